@@ -1,0 +1,19 @@
+cimport cython
+
+
+cdef class Flavour:
+    cdef readonly object key
+    cdef public list idle
+    cdef public Py_ssize_t opening
+    cdef public Py_ssize_t waiting
+
+
+cdef class Assignment:
+    cdef public Py_ssize_t size
+    cdef readonly Py_ssize_t total
+    cdef readonly Py_ssize_t opening
+    cdef readonly object waiters
+    cdef dict _flavours
+
+    cpdef object take(self, Flavour flavour)
+    cpdef object give_back(self, object server, Flavour flavour)

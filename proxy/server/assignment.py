@@ -1,0 +1,184 @@
+# cython: boundscheck=False, wraparound=False
+"""Which server connection serves which session: decisions only, no I/O.
+
+A pool holds at most `size` server connections for one user and database.  Connections differ in *flavour*: the start-up parameters that they
+were opened with, because RESET goes back to these.  A session can only use connections of its own flavour.
+
+The rules:
+
+- an idle connection of the flavour is handed out last in, first out, so that a few stay warm and the rest can be let go;
+- who must wait is served first in, first out: nobody overtakes, whatever his flavour;
+- a connection is opened when somebody waits and none is on its way for him, as long as there is room;
+- when there is no room, an idle connection of another flavour is closed to make some, the one of the flavour with most idle ones.
+
+Modelled on httpcore's connection pool: the pool applies each `Decision` and then reports what happened.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+
+class Grant(NamedTuple):
+    """Give `server` to `waiter`."""
+
+    waiter: Any
+    server: Any
+
+
+class Open(NamedTuple):
+    """Open a server connection of `flavour`; report `opened` or `open_failed`."""
+
+    flavour: Any
+
+
+class Close(NamedTuple):
+    """Close the idle `server`; it counts no more."""
+
+    server: Any
+
+
+Decision = Grant | Open | Close
+
+
+class Flavour:
+    """Server connections that were opened with the same start-up parameters, and who waits for one."""
+
+    __slots__ = ("idle", "key", "opening", "waiting")
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self.idle: list[Any] = []
+        self.opening = 0
+        self.waiting = 0
+
+
+class Assignment:
+    """The state of one pool.  Servers and waiters are opaque; each belongs to a `Flavour`."""
+
+    __slots__ = ("_flavours", "opening", "size", "total", "waiters")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.total = 0  # open or being opened
+        self.opening = 0
+        self.waiters: deque[tuple[Any, Flavour]] = deque()
+        self._flavours: dict[Any, Flavour] = {}
+
+    def flavour(self, key: Any) -> Flavour:
+        """The flavour for these start-up parameters."""
+        flavour = self._flavours.get(key)
+        if flavour is None:
+            flavour = self._flavours[key] = Flavour(key)
+        return flavour
+
+    def forget_flavour(self, flavour: Flavour) -> None:
+        """No session has this flavour any more; its idle connections stay until they are needed."""
+        if not flavour.idle and not flavour.opening and not flavour.waiting:
+            self._flavours.pop(flavour.key, None)
+
+    @property
+    def idle(self) -> int:
+        """Number of idle connections."""
+        return sum(len(flavour.idle) for flavour in self._flavours.values())
+
+    def take(self, flavour: Flavour) -> Any:
+        """An idle server for a session that has just come, or None: then it has to `wait`."""
+        if flavour.idle and not self.waiters:
+            return flavour.idle.pop()
+        return None
+
+    def wait(self, waiter: Any, flavour: Flavour) -> list[Decision]:
+        """Puts a session at the end of the line."""
+        self.waiters.append((waiter, flavour))
+        flavour.waiting += 1
+        return self.plan()
+
+    def leave(self, waiter: Any) -> bool:
+        """A session gives up waiting.  False: it was not in the line."""
+        for entry in self.waiters:
+            if entry[0] is waiter:
+                self.waiters.remove(entry)
+                entry[1].waiting -= 1
+                return True
+        return False
+
+    def give_back(self, server: Any, flavour: Flavour) -> list[Decision] | None:
+        """A session returns its server, clean.  None: nobody waits and nothing is to be done."""
+        flavour.idle.append(server)
+        if not self.waiters:
+            return None
+        return self.plan()
+
+    def opened(self, server: Any, flavour: Flavour) -> list[Decision]:
+        """A connection that was to be opened is there."""
+        self.opening -= 1
+        flavour.opening -= 1
+        flavour.idle.append(server)
+        return self.plan()
+
+    def open_failed(self, flavour: Flavour) -> None:
+        """A connection could not be opened.  The caller decides when to `plan` again."""
+        self.opening -= 1
+        flavour.opening -= 1
+        self.total -= 1
+
+    def gone(self, server: Any, flavour: Flavour) -> list[Decision]:
+        """A connection is lost or was closed, idle or in use."""
+        self.total -= 1
+        if server in flavour.idle:
+            flavour.idle.remove(server)
+        return self.plan()
+
+    def resize(self, size: int) -> list[Decision]:
+        """Changes the limit; connections above it are closed as they come back."""
+        self.size = size
+        return self.plan()
+
+    def plan(self) -> list[Decision]:
+        """What to do now for those who wait, and about connections above the limit."""
+        decisions: list[Decision] = []
+        self._shrink(decisions)
+        claimed: dict[int, int] = {}  # connections on their way that somebody before in the line will get
+        blocked = False
+        for entry in list(self.waiters):
+            waiter, flavour = entry
+            if flavour.idle and not blocked:
+                server = flavour.idle.pop()
+                self.waiters.remove(entry)
+                flavour.waiting -= 1
+                decisions.append(Grant(waiter, server))
+                continue
+            coming = claimed.get(id(flavour), 0)
+            if coming < flavour.opening:
+                claimed[id(flavour)] = coming + 1
+                continue
+            if not self._make_room(flavour, decisions):
+                # Nobody behind may take what comes back first, else a rare flavour would wait for ever.
+                blocked = True
+                break
+            self.total += 1
+            self.opening += 1
+            flavour.opening += 1
+            claimed[id(flavour)] = coming + 1
+            decisions.append(Open(flavour))
+        return decisions
+
+    def _make_room(self, flavour: Flavour, decisions: list[Decision]) -> bool:
+        if self.total < self.size:
+            return True
+        victim = max((f for f in self._flavours.values() if f is not flavour and f.idle), key=lambda f: len(f.idle), default=None)
+        if victim is None:
+            return False
+        decisions.append(Close(victim.idle.pop(0)))
+        self.total -= 1
+        return True
+
+    def _shrink(self, decisions: list[Decision]) -> None:
+        while self.total > self.size:
+            crowded = max((f for f in self._flavours.values() if f.idle), key=lambda f: len(f.idle), default=None)
+            if crowded is None:
+                return
+            decisions.append(Close(crowded.idle.pop(0)))
+            self.total -= 1
