@@ -1,0 +1,72 @@
+"""SQLSTATEs this side of the wire speaks or reacts to, by PostgreSQL's condition names.
+
+Manual: appendix "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SUCCESSFUL_COMPLETION: Final = "00000"
+WARNING: Final = "01000"
+
+# Class 08: connection exception
+CONNECTION_EXCEPTION: Final = "08000"
+SQLCLIENT_UNABLE_TO_CONNECT: Final = "08001"
+CONNECTION_DOES_NOT_EXIST: Final = "08003"
+SQLSERVER_REJECTED_CONNECTION: Final = "08004"
+CONNECTION_FAILURE: Final = "08006"
+PROTOCOL_VIOLATION: Final = "08P01"
+
+FEATURE_NOT_SUPPORTED: Final = "0A000"
+
+# Class 22: data exception
+INVALID_PARAMETER_VALUE: Final = "22023"
+
+# Class 25: invalid transaction state
+ACTIVE_SQL_TRANSACTION: Final = "25001"
+READ_ONLY_SQL_TRANSACTION: Final = "25006"
+NO_ACTIVE_SQL_TRANSACTION: Final = "25P01"
+IN_FAILED_SQL_TRANSACTION: Final = "25P02"
+IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Final = "25P03"
+TRANSACTION_TIMEOUT: Final = "25P04"
+
+INVALID_SQL_STATEMENT_NAME: Final = "26000"
+
+# Class 28: invalid authorization specification
+INVALID_AUTHORIZATION: Final = "28000"
+INVALID_PASSWORD: Final = "28P01"
+
+INVALID_CURSOR_NAME: Final = "34000"
+INVALID_CATALOG_NAME: Final = "3D000"
+
+# Class 40: transaction rollback
+SERIALIZATION_FAILURE: Final = "40001"
+STATEMENT_COMPLETION_UNKNOWN: Final = "40003"
+DEADLOCK_DETECTED: Final = "40P01"
+
+# Class 42: syntax error or access rule violation
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+SYNTAX_ERROR: Final = "42601"
+UNDEFINED_OBJECT: Final = "42704"
+DUPLICATE_CURSOR: Final = "42P03"
+DUPLICATE_PREPARED_STATEMENT: Final = "42P05"
+
+# Class 53: insufficient resources
+OUT_OF_MEMORY: Final = "53200"
+TOO_MANY_CONNECTIONS: Final = "53300"
+CONFIGURATION_LIMIT_EXCEEDED: Final = "53400"
+
+PROGRAM_LIMIT_EXCEEDED: Final = "54000"
+OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
+
+# Class 57: operator intervention
+QUERY_CANCELED: Final = "57014"
+ADMIN_SHUTDOWN: Final = "57P01"
+CRASH_SHUTDOWN: Final = "57P02"
+CANNOT_CONNECT_NOW: Final = "57P03"
+DATABASE_DROPPED: Final = "57P04"
+IDLE_SESSION_TIMEOUT: Final = "57P05"
+
+SYSTEM_ERROR: Final = "58000"
+INTERNAL_ERROR: Final = "XX000"
