@@ -1,9 +1,9 @@
-"""Reading and writing the protocol's data types: big-endian integers, zero-terminated strings, counted values.
+"""Reading and writing the protocol's data types: integers, zero-terminated strings, counted values.
 
-Manual: "Frontend/Backend Protocol" > "Message Data Types". The wordings of `Reader`'s errors are PostgreSQL's own.
+Manual: "Frontend/Backend Protocol" > "Message Data Types". The wordings of errors are PostgreSQL's own.
 
-Text that the protocol leaves without a declared encoding is held as `str` by UTF-8 with surrogateescape, which brings
-any bytes back unchanged.
+Text whose encoding the protocol leaves open is held as `str` by UTF-8 with surrogateescape, which brings any
+bytes back unchanged.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def to_text(data: bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes `to_text` made the text from. UnicodeEncodeError for surrogates that no bytes could have given."""
+    """The bytes `to_text` made the text from. UnicodeEncodeError for surrogates no bytes could have given."""
     return text.encode("utf-8", "surrogateescape")
 
 
 class Reader:
-    """Takes a message body apart, front to back. Every method raises ProtocolViolation when the bytes are not there."""
+    """Takes a message body apart, front to back. Every method raises ProtocolViolation for missing bytes."""
 
     __slots__ = ("_body", "_position")
 

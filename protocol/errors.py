@@ -1,4 +1,4 @@
-"""What can go wrong with bytes from the other side. Each error knows the SQLSTATE PostgreSQL would report it with."""
+"""What can go wrong with bytes from the other side. Each error knows the SQLSTATE PostgreSQL would report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from protocol import sqlstate as states
 
 
 class ProtocolError(Exception):
-    """Base of everything this package raises about what a peer sent; `message` and `detail` are fit to be sent back."""
+    """Base of what this package raises about a peer's bytes; `message` and `detail` may be sent back."""
 
     sqlstate: ClassVar[str] = states.CONNECTION_EXCEPTION
 

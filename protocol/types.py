@@ -1,4 +1,4 @@
-"""The protocol's own vocabulary: message tags, transaction status, cancel keys, log positions and version numbers.
+"""The protocol's vocabulary: message tags, transaction status, cancel keys, log positions, version numbers.
 
 Manual: "Frontend/Backend Protocol" > "Message Formats".
 """
@@ -42,7 +42,7 @@ class FrontendTag(IntEnum):
     FLUSH = ord("H")
     FUNCTION_CALL = ord("F")
     PARSE = ord("P")
-    # PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse: which of them, only the exchange knows.
+    # PasswordMessage, SASLInitialResponse, SASLResponse or GSSResponse: only the exchange knows which.
     PASSWORD = ord("p")
     QUERY = ord("Q")
     SYNC = ord("S")
@@ -50,7 +50,7 @@ class FrontendTag(IntEnum):
 
 
 class BackendTag(IntEnum):
-    """First byte of each message a server sends (bar the one-byte answers to SSLRequest and GSSENCRequest)."""
+    """First byte of each message a server sends, bar the one-byte answers to SSLRequest and GSSENCRequest."""
 
     AUTHENTICATION = ord("R")
     BACKEND_KEY_DATA = ord("K")
@@ -102,7 +102,7 @@ _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
 
 
 class LSN(int):
-    """A position in the write-ahead log, in bytes from its beginning (unsigned 64 bit); `str` is pg_lsn's spelling.
+    """A position in the write-ahead log in bytes (unsigned 64 bit); `str` spells it as pg_lsn does.
 
     Manual: "Data Types" > "pg_lsn Type".
     """

@@ -1,7 +1,7 @@
-"""Messages from a server, as slotted immutable values. Manual: "Frontend/Backend Protocol" > "Message Formats".
+"""Messages from a server, as immutable values. Manual: "Frontend/Backend Protocol" > "Message Formats".
 
-What a session is set up with (errors, parameters, authentication) holds `str`, decoded so that any bytes survive; what
-belongs to statements and their data holds `bytes`.
+What sets a session up and the errors hold `str`, decoded so that any bytes survive; statements, their names
+and their data are `bytes`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import ClassVar, Final, Self
 
 from protocol.buffer import Reader, Writer
 from protocol.errors import ProtocolViolation
-from protocol.messages.codec import BareMessage, CopyData, CopyDone, Message
+from protocol.messages.codec import CopyData, CopyDone, Message
 from protocol.types import PROTOCOL_3_0, BackendTag, CancelKey, TransactionStatus
 
 _MIN_SECRET: Final = 4
 _MAX_SECRET: Final = 256
 
 
-# --- authentication ---------------------------------------------------------------------------------------------------
+# --- authentication -------------------------------------------------------------------------------
 
 
 class _Authentication(Message):
@@ -30,24 +30,21 @@ class _Authentication(Message):
     TAG: ClassVar[int] = BackendTag.AUTHENTICATION
     METHOD: ClassVar[int]
 
-    def body(self) -> bytes:
-        return Writer().int32(self.METHOD).raw(self.payload()).finish()
-
-    def payload(self) -> bytes:
-        return b""
-
-    @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        if reader.int32() != cls.METHOD:
-            raise ProtocolViolation("invalid message format")
-        message = cls.read(reader)
-        reader.end()
-        return message
+    def write(self, writer: Writer) -> None:
+        writer.int32(self.METHOD)
+        self.write_payload(writer)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        """The payload after the method."""
+        if reader.int32() != cls.METHOD:
+            raise ProtocolViolation("invalid message format")
+        return cls.read_payload(reader)
+
+    def write_payload(self, writer: Writer) -> None:
+        """Append what follows the method; by default nothing does."""
+
+    @classmethod
+    def read_payload(cls, reader: Reader) -> Self:
         return cls()
 
 
@@ -69,11 +66,11 @@ class AuthenticationMD5Password(_Authentication):
 
     salt: bytes
 
-    def payload(self) -> bytes:
-        return self.salt
+    def write_payload(self, writer: Writer) -> None:
+        writer.raw(self.salt)
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:
+    def read_payload(cls, reader: Reader) -> Self:
         return cls(reader.raw(4))
 
 
@@ -85,14 +82,13 @@ class AuthenticationSASL(_Authentication):
 
     mechanisms: tuple[str, ...]
 
-    def payload(self) -> bytes:
-        writer = Writer()
+    def write_payload(self, writer: Writer) -> None:
         for mechanism in self.mechanisms:
             writer.text(mechanism)
-        return writer.byte(0).finish()
+        writer.byte(0)
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:
+    def read_payload(cls, reader: Reader) -> Self:
         mechanisms = []
         while mechanism := reader.text():
             mechanisms.append(mechanism)
@@ -100,48 +96,41 @@ class AuthenticationSASL(_Authentication):
 
 
 @dataclass(frozen=True, slots=True)
-class AuthenticationSASLContinue(_Authentication):
-    METHOD: ClassVar[int] = 11
-
+class _SASLData(_Authentication):
     data: bytes
 
-    def payload(self) -> bytes:
-        return self.data
+    def write_payload(self, writer: Writer) -> None:
+        writer.raw(self.data)
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:
+    def read_payload(cls, reader: Reader) -> Self:
         return cls(reader.rest())
 
 
 @dataclass(frozen=True, slots=True)
-class AuthenticationSASLFinal(_Authentication):
+class AuthenticationSASLContinue(_SASLData):
+    METHOD: ClassVar[int] = 11
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationSASLFinal(_SASLData):
     METHOD: ClassVar[int] = 12
-
-    data: bytes
-
-    def payload(self) -> bytes:
-        return self.data
-
-    @classmethod
-    def read(cls, reader: Reader) -> Self:
-        return cls(reader.rest())
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationOther(Message):
-    """A method without a class of its own here: Kerberos (2), SCM (6), GSS (7, 8), SSPI (9) or a future one."""
+    """A method without a class here: Kerberos (2), SCM (6), GSS (7, 8), SSPI (9) or a future one."""
 
     TAG: ClassVar[int] = BackendTag.AUTHENTICATION
 
     method: int
     data: bytes = b""
 
-    def body(self) -> bytes:
-        return Writer().int32(self.method).raw(self.data).finish()
+    def write(self, writer: Writer) -> None:
+        writer.int32(self.method).raw(self.data)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
+    def read(cls, reader: Reader) -> Self:
         return cls(reader.int32(), reader.rest())
 
 
@@ -163,7 +152,7 @@ def decode_authentication(body: bytes) -> Message:
     return _METHODS.get(Reader(body).int32(), AuthenticationOther).decode(body)
 
 
-# --- session ----------------------------------------------------------------------------------------------------------
+# --- session --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +168,11 @@ class BackendKeyData(Message):
     def key(self) -> CancelKey:
         return CancelKey(self.pid, self.secret)
 
-    def body(self) -> bytes:
-        return Writer().int32(self.pid).raw(self.secret).finish()
+    def write(self, writer: Writer) -> None:
+        writer.int32(self.pid).raw(self.secret)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
+    def read(cls, reader: Reader) -> Self:
         pid, secret = reader.int32(), reader.rest()
         if not _MIN_SECRET <= len(secret) <= _MAX_SECRET:
             raise ProtocolViolation("invalid message format")
@@ -201,15 +189,12 @@ class ParameterStatus(Message):
     name: str
     value: str
 
-    def body(self) -> bytes:
-        return Writer().text(self.name).text(self.value).finish()
+    def write(self, writer: Writer) -> None:
+        writer.text(self.name).text(self.value)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.text(), reader.text())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.text(), reader.text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,22 +209,18 @@ class NegotiateProtocolVersion(Message):
     minor: int
     unrecognized: tuple[str, ...] = ()
 
-    def body(self) -> bytes:
-        writer = Writer().int32(PROTOCOL_3_0 | self.minor).int32(len(self.unrecognized))
+    def write(self, writer: Writer) -> None:
+        writer.int32(PROTOCOL_3_0 | self.minor).int32(len(self.unrecognized))
         for option in self.unrecognized:
             writer.text(option)
-        return writer.finish()
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
+    def read(cls, reader: Reader) -> Self:
         version, count = reader.int32(), reader.int32()
         # Each name takes a byte at least: a count beyond that cannot come true, so nobody loops for it.
         if version >> 16 != 3 or not 0 <= count <= reader.remaining:
             raise ProtocolViolation("invalid message format")
-        message = cls(version & 0xFFFF, tuple([reader.text() for _ in range(count)]))
-        reader.end()
-        return message
+        return cls(version & 0xFFFF, tuple([reader.text() for _ in range(count)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,28 +229,26 @@ class ReadyForQuery(Message):
 
     status: TransactionStatus
 
-    def body(self) -> bytes:
-        return bytes((self.status,))
+    def write(self, writer: Writer) -> None:
+        writer.byte(self.status)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
+    def read(cls, reader: Reader) -> Self:
         status = reader.byte()
-        reader.end()
         try:
             return cls(TransactionStatus(status))
         except ValueError:
             raise ProtocolViolation("invalid message format") from None
 
 
-# --- errors, notices, notifications -----------------------------------------------------------------------------------
+# --- errors, notices, notifications ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Report(Message):
-    """Base of ErrorResponse and NoticeResponse: values by their one-character field code, in the wire's order.
+    """Base of ErrorResponse and NoticeResponse: values by their field's code, in the wire's order.
 
-    Manual: "Error and Notice Message Fields". Codes are any byte (as Latin-1), values any text, unknown codes stay.
+    Manual: "Error and Notice Message Fields". Codes are any byte (as Latin-1), values any text.
     """
 
     fields: dict[str, str]
@@ -278,13 +257,13 @@ class _Report(Message):
     def of(
         cls, severity: str, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None
     ) -> Self:
-        """A report of our own making. A zero byte in a text would end it early, and so is shown as a space."""
+        """A report of our own making. A zero byte in a text would end it early, so it becomes a space."""
         texts = {"S": severity, "V": severity, "C": sqlstate, "M": message, "D": detail, "H": hint}
         return cls({code: text.replace("\0", " ") for code, text in texts.items() if text is not None})
 
     @property
     def severity(self) -> str:
-        """ERROR, FATAL, PANIC, WARNING, NOTICE…: never translated where the server sends V (9.6 and later)."""
+        """ERROR, FATAL, PANIC, WARNING, NOTICE…: not translated where the server sends V (since 9.6)."""
         return self.fields.get("V") or self.fields.get("S", "")
 
     @property
@@ -303,19 +282,16 @@ class _Report(Message):
     def hint(self) -> str | None:
         return self.fields.get("H")
 
-    def body(self) -> bytes:
-        writer = Writer()
+    def write(self, writer: Writer) -> None:
         for code, text in self.fields.items():
             writer.raw(code.encode("latin-1")).text(text)
-        return writer.byte(0).finish()
+        writer.byte(0)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
+    def read(cls, reader: Reader) -> Self:
         fields: dict[str, str] = {}
         while code := reader.byte():
             fields[chr(code)] = reader.text()
-        reader.end()
         return cls(fields)
 
 
@@ -337,47 +313,44 @@ class NotificationResponse(Message):
     channel: bytes
     payload: bytes
 
-    def body(self) -> bytes:
-        return Writer().int32(self.pid).cstring(self.channel).cstring(self.payload).finish()
+    def write(self, writer: Writer) -> None:
+        writer.int32(self.pid).cstring(self.channel).cstring(self.payload)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.int32(), reader.cstring(), reader.cstring())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.int32(), reader.cstring(), reader.cstring())
 
 
-# --- statements and their results -------------------------------------------------------------------------------------
+# --- statements and their results -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class ParseComplete(BareMessage):
+class ParseComplete(Message):
     TAG: ClassVar[int] = BackendTag.PARSE_COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
-class BindComplete(BareMessage):
+class BindComplete(Message):
     TAG: ClassVar[int] = BackendTag.BIND_COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
-class CloseComplete(BareMessage):
+class CloseComplete(Message):
     TAG: ClassVar[int] = BackendTag.CLOSE_COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
-class NoData(BareMessage):
+class NoData(Message):
     TAG: ClassVar[int] = BackendTag.NO_DATA
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyQueryResponse(BareMessage):
+class EmptyQueryResponse(Message):
     TAG: ClassVar[int] = BackendTag.EMPTY_QUERY_RESPONSE
 
 
 @dataclass(frozen=True, slots=True)
-class PortalSuspended(BareMessage):
+class PortalSuspended(Message):
     TAG: ClassVar[int] = BackendTag.PORTAL_SUSPENDED
 
 
@@ -389,20 +362,17 @@ class CommandComplete(Message):
 
     tag: bytes
 
-    def body(self) -> bytes:
-        return Writer().cstring(self.tag).finish()
+    def write(self, writer: Writer) -> None:
+        writer.cstring(self.tag)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.cstring())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.cstring())
 
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
-    """One column of a RowDescription. Object ids are unsigned, `column` is the attribute number (0: of no table)."""
+    """A column of a RowDescription. Object ids are unsigned; `column` is the attribute number, or 0."""
 
     name: bytes
     table_oid: int
@@ -435,18 +405,14 @@ class RowDescription(Message):
 
     fields: tuple[FieldDescription, ...]
 
-    def body(self) -> bytes:
-        writer = Writer().uint16(len(self.fields))
+    def write(self, writer: Writer) -> None:
+        writer.uint16(len(self.fields))
         for field in self.fields:
             field.write(writer)
-        return writer.finish()
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(tuple([FieldDescription.read(reader) for _ in range(reader.uint16())]))
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(tuple([FieldDescription.read(reader) for _ in range(reader.uint16())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,15 +423,12 @@ class ParameterDescription(Message):
 
     types: tuple[int, ...]
 
-    def body(self) -> bytes:
-        return Writer().oids(self.types).finish()
+    def write(self, writer: Writer) -> None:
+        writer.oids(self.types)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.oids())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.oids())
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,15 +439,12 @@ class DataRow(Message):
 
     values: tuple[bytes | None, ...]
 
-    def body(self) -> bytes:
-        return Writer().values(self.values).finish()
+    def write(self, writer: Writer) -> None:
+        writer.values(self.values)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.values())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,33 +455,27 @@ class FunctionCallResponse(Message):
 
     value: bytes | None
 
-    def body(self) -> bytes:
-        return Writer().value(self.value).finish()
+    def write(self, writer: Writer) -> None:
+        writer.value(self.value)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.value())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.value())
 
 
 @dataclass(frozen=True, slots=True)
 class _CopyResponse(Message):
-    """Base of the three answers that open a COPY: the format of the whole (0 text, 1 binary) and of each column."""
+    """Base of the answers that open a COPY: format of the whole (0 text, 1 binary) and of each column."""
 
     format: int
     column_formats: tuple[int, ...] = ()
 
-    def body(self) -> bytes:
-        return Writer().byte(self.format).int16s(self.column_formats).finish()
+    def write(self, writer: Writer) -> None:
+        writer.byte(self.format).int16s(self.column_formats)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.byte(), reader.int16s())
-        reader.end()
-        return message
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.byte(), reader.int16s())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What all messages after the start-up share: a tag byte, a length that counts itself but not the tag, a body."""
+"""What all messages after the start-up share: tag byte, length (counting itself, not the tag) and body."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from protocol.buffer import Reader
+from protocol.buffer import Reader, Writer
 from protocol.types import BackendTag
 
 _HEADER: Final = struct.Struct("!Bi")
@@ -23,14 +23,24 @@ def encode_message(tag: int, body: bytes) -> bytes:
 
 
 class Message:
-    """Base of the tagged messages. `TAG` is their first byte on the wire; what follows the length is the body."""
+    """Base of the tagged messages. `TAG` is their first byte on the wire; the body follows the length."""
 
     __slots__ = ()
 
     TAG: ClassVar[int]
 
+    def write(self, writer: Writer) -> None:
+        """Append the body. By default there is none: the message is all said with its tag."""
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        """Read the body, without minding what comes after it."""
+        return cls()
+
     def body(self) -> bytes:
-        raise NotImplementedError
+        writer = Writer()
+        self.write(writer)
+        return writer.finish()
 
     def encode(self) -> bytes:
         """The message as it goes over the wire, tag and length included."""
@@ -38,22 +48,11 @@ class Message:
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        """From the bytes after tag and length. ProtocolViolation when they are not such a message."""
-        raise NotImplementedError
-
-
-class BareMessage(Message):
-    """Base of the messages that are all said with their tag."""
-
-    __slots__ = ()
-
-    def body(self) -> bytes:
-        return b""
-
-    @classmethod
-    def decode(cls, body: bytes) -> Self:
-        Reader(body).end()
-        return cls()
+        """From exactly the bytes after tag and length. ProtocolViolation when they are not such a message."""
+        reader = Reader(body)
+        message = cls.read(reader)
+        reader.end()
+        return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,16 @@ class CopyData(Message):
 
     data: bytes
 
-    def body(self) -> bytes:
-        return self.data
+    def write(self, writer: Writer) -> None:
+        writer.raw(self.data)
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        return cls(bytes(body))
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.rest())
 
 
 @dataclass(frozen=True, slots=True)
-class CopyDone(BareMessage):
+class CopyDone(Message):
     """The COPY stream of the sending side is complete. Same tag both ways."""
 
     TAG: ClassVar[int] = BackendTag.COPY_DONE

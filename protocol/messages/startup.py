@@ -1,7 +1,8 @@
 """What a client sends before there are tags: a start-up packet, or one of the requests in its place.
 
-Manual: "Frontend/Backend Protocol" > "Message Flow" > "Start-up", and "Message Formats" for StartupMessage, SSLRequest,
-GSSENCRequest, CancelRequest. A packet here is whole: 4 bytes of length (counting themselves), 4 of version or code.
+Manual: "Frontend/Backend Protocol" > "Message Flow" > "Start-up", and "Message Formats" for StartupMessage,
+SSLRequest, GSSENCRequest, CancelRequest. A packet here is whole: 4 bytes of length (counting themselves),
+4 of version or code, the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _OPTION_PREFIX: Final = "_pq_."
 
 @dataclass(frozen=True, slots=True)
 class StartupMessage:
-    """The wish to start a session. `parameters` in the packet's order; a name given twice keeps its last value."""
+    """The wish to start a session. `parameters` in the packet's order; of a name given twice the last counts."""
 
     major: int
     minor: int
@@ -36,7 +37,7 @@ class StartupMessage:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the protocol options asked for: the parameters beginning with `_pq_.`, which are no settings."""
+        """The protocol options asked for: names of the parameters under `_pq_.`, which are no settings."""
         return tuple(name for name in self.parameters if name.startswith(_OPTION_PREFIX))
 
     @property
@@ -57,7 +58,7 @@ class StartupMessage:
 
     @classmethod
     def decode(cls, version: int, body: bytes) -> Self:
-        """From the bytes after the version. Of a major version other than 3 only the number is read: its layout is unknown."""
+        """From the bytes after the version, which are left unread unless the major version is 3."""
         major, minor = version >> 16, version & 0xFFFF
         return cls(major, minor, _parameters(body) if major == 3 else {})
 
@@ -102,9 +103,9 @@ StartupPacket = StartupMessage | SSLRequest | GSSENCRequest | CancelRequest
 
 
 def startup_length(prefix: bytes) -> int | None:
-    """Length of the whole packet in bytes (its length word included), or None while fewer than 4 bytes are there.
+    """Length of the whole packet in bytes, its length word included; None while fewer than 4 bytes are there.
 
-    ProtocolViolation for a length PostgreSQL would not read on from; letters (HTTP, say) read as such a length.
+    ProtocolViolation for a length PostgreSQL refuses to read, as which letters (HTTP, say) come out.
     """
     if len(prefix) < 4:
         return None
@@ -115,7 +116,7 @@ def startup_length(prefix: bytes) -> int | None:
 
 
 def decode_startup(packet: bytes) -> StartupPacket:
-    """What a whole packet says. Versions other than 3 come as a StartupMessage too: answering them is the caller's."""
+    """What a whole packet says. Versions other than 3 come as StartupMessage too: the caller answers them."""
     if startup_length(packet) != len(packet):
         raise ProtocolViolation("invalid length of startup packet")
     code: int = _WORD.unpack_from(packet, 4)[0]
@@ -130,7 +131,7 @@ def decode_startup(packet: bytes) -> StartupPacket:
 
 
 def negotiation(message: StartupMessage, newest_minor: int) -> NegotiateProtocolVersion | None:
-    """What to tell a client that asks for more than 3.`newest_minor` or for protocol options (none is known here).
+    """What to tell a client that asks for more than 3.`newest_minor` or for protocol options (we know none).
 
     None when there is nothing to tell. UnsupportedProtocolVersion when the major version is not 3.
     """
