@@ -12,7 +12,7 @@ class PgsluiceError(Exception):
 
 
 class StartupError(PgsluiceError):
-    """The proxy cannot start for a reason outside its settings; the message is one line for standard error."""
+    """The proxy cannot start for a reason outside its settings; the message is one line."""
 
 
 class ConfigError(PgsluiceError):

@@ -27,7 +27,10 @@ class TcpAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect. A name other than localhost could mean anything, so it does not count."""
+        """Whether only this machine can connect.
+
+        A name other than localhost could mean any address, so it does not count.
+        """
         if self.host.lower().rstrip(".") == "localhost":
             return True
         try:
@@ -41,7 +44,7 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """path: of the socket itself; libpq clients look for ``.s.PGSQL.<port>`` in a directory, so name it like that."""
+    """path: of the socket itself; libpq looks for ``.s.PGSQL.<port>``, so name it like that."""
 
     path: str
 

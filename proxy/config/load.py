@@ -1,7 +1,7 @@
-"""Settings from flags, the environment and a TOML file, in this order of precedence; every mistake is one ConfigError.
+"""Settings from flags, the environment and a TOML file, in this order; every mistake is one ConfigError.
 
-A setting that nobody knows is a mistake too, in the file and among the ``PGSLUICE_`` variables: one that is misspelt must
-not be a default in silence.
+A setting that nobody knows is a mistake too, in the file and among the ``PGSLUICE_`` variables: one that is
+misspelt must not be a default in silence.
 """
 
 import difflib
@@ -34,15 +34,19 @@ _SHORT = {"auth": "auth.mode"}
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it came, and the setting's name as the user wrote it."""
+    """A value as it came, and the setting's name as the user wrote it.
+
+    typed: whether the value has a type (TOML), or is the text of a flag or variable.
+    """
 
     spelling: str
     value: object
+    typed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """origins: for each setting that was given, how the user wrote its name; what is missing there has its default."""
+    """origins: for each setting given, how the user wrote its name; what is missing there has its default."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -86,7 +90,10 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | s
 def load_admin(
     flags: Mapping[str, object], environ: Mapping[str, str], file: Path | str | None = None
 ) -> TcpAddress | None:
-    """Only the admin address, for a health check that has no business with the other settings. Raises ConfigError."""
+    """Only the admin address, for a health check: the other settings are none of its business.
+
+    Raises ConfigError.
+    """
     given = _merged(flags, environ, file)
     placeholder = {"primary": "postgresql://nobody:nothing@localhost/nothing", "admin_public": True}
     admin = {"admin": given["admin"].value} if "admin" in given else {}
@@ -118,7 +125,7 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Given]:
     return given
 
 
-# -- environment ----------------------------------------------------------------------------------------------------
+# -- environment ---------------------------------------------------------------------------------
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -129,7 +136,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
         used.update(setting.environment)
         if setting.secret:
             used.update(f"{name}_FILE" for name in setting.environment)
-        # PGSLUICE_PRIMARY and DATABASE_URL may both be there: the latter is often the application's own, inherited.
+        # PGSLUICE_PRIMARY may stand beside DATABASE_URL, which is often the application's own, inherited.
         if len(found) > 1 and setting.name != "primary":
             raise ConfigError(
                 found[1].spelling, None, f"given as {found[0].spelling} too; allowed: one of them"
@@ -164,10 +171,10 @@ def _is_service_link(name: str, value: str) -> bool:
     if _SERVICE_LINK.fullmatch(name) is None:
         return False
     # PGSLUICE_PORT=6432 is somebody's mistake; Kubernetes writes PGSLUICE_PORT=tcp://10.0.0.1:6432.
-    return not name.endswith("_PORT") or name != "PGSLUICE_PORT" or "://" in value
+    return name != "PGSLUICE_PORT" or "://" in value
 
 
-# -- file -------------------------------------------------------------------------------------------------------------
+# -- file ----------------------------------------------------------------------------------------
 
 
 def _from_file(spelling: str, path: Path | str) -> dict[str, Given]:
@@ -183,7 +190,7 @@ def _from_file(spelling: str, path: Path | str) -> dict[str, Given]:
             raise ConfigError(
                 here, None, f"given as {given[name].spelling.removesuffix(f' in {path}')} too; allowed: one"
             )
-        given[name] = Given(here, value)
+        given[name] = Given(here, value, typed=True)
     return given
 
 
@@ -228,13 +235,13 @@ def _read(setting: str, path: Path | str) -> str:
         raise ConfigError(setting, str(path), f"a file in UTF-8 (line {line} is not)") from None
 
 
-# -- values and errors ------------------------------------------------------------------------------------------------
+# -- values and errors ---------------------------------------------------------------------------
 
 
 def _typed(setting: Setting, given: Given) -> object:
-    """Text from a flag or the environment as the setting's type; what does not fit stays and is refused by the schema."""
+    """Text as the setting's type; what does not fit stays as it is, for the schema to refuse."""
     value = given.value
-    if not isinstance(value, str) or " in " in given.spelling:
+    if given.typed or not isinstance(value, str):
         return value
     if setting.kind is bool:
         return True if value.lower() in _TRUE else False if value.lower() in _FALSE else value

@@ -1,6 +1,7 @@
-"""Every setting: name, type, limits, default and meaning. This file is the reference; the documentation's table is made from it.
+"""Every setting: name, type, limits, default and meaning.
 
-A setting ``key`` of section ``section`` is written
+This file is the reference; the documentation's table is made from it. A setting ``key`` of section ``section``
+is written
 
 - in the TOML file ``[section] key = ...``, or flat ``section_key = ...`` at the top level;
 - in the environment ``PGSLUICE_SECTION_KEY`` or ``PGSLUICE_SECTION__KEY``.
@@ -29,9 +30,9 @@ from proxy.config.url import URL_ALLOWED, Secret, ServerUrl, SslMode, SslNegotia
 from proxy.errors import ConfigError
 
 __all__ = [
-    "AuthMode", "AuthSettings", "ClientSettings", "ClientTls", "ListenAddress", "LogFormat", "LogLevel", "LogSettings",
-    "PoolMode", "PoolSettings", "Secret", "ServerSettings", "ServerUrl", "Setting", "Settings", "SslMode",
-    "SslNegotiation", "StatisticsSettings", "TcpAddress", "UnixAddress", "all_settings",
+    "AuthMode", "AuthSettings", "ClientSettings", "ClientTls", "ListenAddress", "LogFormat", "LogLevel",
+    "LogSettings", "PoolMode", "PoolSettings", "Secret", "ServerSettings", "ServerUrl", "Setting", "Settings",
+    "SslMode", "SslNegotiation", "StatisticsSettings", "TcpAddress", "UnixAddress", "all_settings", "toml",
 ]  # fmt: skip
 
 
@@ -41,7 +42,7 @@ class PoolMode(StrEnum):
 
 
 class AuthMode(StrEnum):
-    """auto: by the URL's password and auth.file, or trust when there is neither; scram: a password always; trust: none."""
+    """auto: by the URL's password and auth.file, trust when there is neither; scram: always; trust: never."""
 
     AUTO = "auto"
     SCRAM = "scram"
@@ -130,7 +131,7 @@ class PoolSettings(_Section):
     mode: PoolMode = Field(
         default=PoolMode.TRANSACTION,
         strict=False,
-        description="How long a client keeps a server connection: for a transaction, or until it disconnects.",
+        description="How long a client keeps a server connection: a transaction, or until it disconnects.",
     )
     wait_timeout: float = Field(
         default=30.0,
@@ -145,13 +146,15 @@ class AuthSettings(_Section):
     mode: AuthMode = Field(
         default=AuthMode.AUTO,
         strict=False,
-        description="How clients log in. auto: with the primary URL's user and password, and those of auth.file; when there "
-        "is neither the server is taken to trust, and so are clients, on loopback and Unix sockets only. scram: always a "
-        'password. trust: never one, wherever they come from. May be written auth = "...".',
+        description="How clients log in. auto: with the primary URL's user and password, and those of "
+        "auth.file; when there is neither the server is taken to trust, and clients are trusted too, on loopback "
+        "and Unix sockets only. scram: always with a password. trust: without one, wherever they come from. "
+        'May be written auth = "...".',
     )
     file: FilePath | None = Field(
         default=None,
-        description='File of users, one `"user" "secret"` a line; a secret is SCRAM-SHA-256$..., md5... or a password.',
+        description='File of users, `"user" "secret"` a line; a secret is SCRAM-SHA-256$..., md5... or '
+        "a password.",
     )
 
 
@@ -159,7 +162,7 @@ class ClientSettings(_Section):
     tls: ClientTls = Field(
         default=ClientTls.OFF,
         strict=False,
-        description="TLS from clients: off, allow (the client decides), or require (plain connections are refused).",
+        description="TLS from clients: off, allow (the client decides), require (or be refused).",
     )
     tls_cert: FilePath | None = Field(
         default=None, description="PEM file: the proxy's certificate, then its chain."
@@ -181,7 +184,7 @@ class ServerSettings(_Section):
         default=5.0,
         ge=0.1,
         le=3600,
-        description="How long connecting to the server and logging in may take; connect_timeout in the URL wins.",
+        description="How long connecting and logging in to the server may take; the URL's connect_timeout wins.",
         json_schema_extra={"unit": "seconds"},
     )
     prepared_statements: int = Field(
@@ -211,11 +214,14 @@ class StatisticsSettings(_Section):
 
 
 class Settings(_Section):
-    """All settings, valid together. Raises ConfigError or pydantic's ValidationError; load_settings() only the former."""
+    """All settings, valid together.
+
+    Raises ConfigError or pydantic's ValidationError; load_settings() only the former.
+    """
 
     listen: Annotated[tuple[ListenAddress, ...], PlainValidator(_listen)] = Field(
         default=(TcpAddress("127.0.0.1", 6432),),
-        description="Where clients connect: a list, or separated by commas. unix:PATH names the socket itself.",
+        description="Where clients connect: a list, or separated by commas. PATH is the socket itself.",
         json_schema_extra={"allowed": LISTEN_ALLOWED},
     )
     admin: Annotated[TcpAddress | None, PlainValidator(_admin)] = Field(
@@ -225,8 +231,8 @@ class Settings(_Section):
     )
     admin_public: bool = Field(
         default=False,
-        description="Let admin be an address beyond loopback. It has no authentication: whoever reaches it reads the texts "
-        "of queries (without their literals).",
+        description="Let admin be an address beyond loopback. It has no authentication: whoever reaches it "
+        "reads the texts of queries (without their literals).",
     )
     primary: Annotated[ServerUrl, PlainValidator(_primary)] = Field(
         description="URL of the PostgreSQL server, as libpq reads it.",
@@ -273,8 +279,8 @@ class Settings(_Section):
                 raise ConfigError(
                     "listen",
                     str(address),
-                    "loopback or unix:PATH while clients need no password (the primary's URL has none); give the URL a "
-                    'password, set auth.file, or write auth = "trust" to let everybody in',
+                    "loopback or unix:PATH while clients need no password (the primary's URL has none); give "
+                    'the URL a password, set auth.file, or write auth = "trust" to let everybody in',
                 )
 
     def _check_admin(self) -> None:
@@ -299,8 +305,11 @@ class Settings(_Section):
 class Setting:
     """One row of the reference.
 
-    name: ``pool.size``; environment: the names it can have there, the documented one first; default: as written in TOML,
-    empty when there is none; allowed: what a value must be; meaning: prose with the unit.
+    name:        ``pool.size``.
+    environment: the variables it can be given by; where several are set, the first of them holds.
+    default:     as written in TOML; empty when there is none.
+    allowed:     what a value must be.
+    meaning:     prose, with the unit.
     """
 
     name: str
@@ -359,11 +368,11 @@ def _setting(path: tuple[str, ...], field: FieldInfo) -> Setting:
     if name == "auth.mode":
         environment.append("PGSLUICE_AUTH")
     if name == "primary":
-        # The more specific name comes second in documentation but wins: an application's DATABASE_URL may be in the
-        # same environment and point at the proxy itself.
+        # Second: an application's DATABASE_URL may be in the same environment and point at the proxy itself.
         environment.append("DATABASE_URL")
-    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-    kind = kinds[0] if kinds else field.annotation
+    kind = field.annotation
+    while arguments := get_args(kind):
+        kind = arguments[0]
     unit = extra.get("unit")
     default = "" if field.is_required() else toml(field.default)
     return Setting(

@@ -1,6 +1,7 @@
 """The server's URL, as libpq reads it (PostgreSQL manual, "Connection URIs" and "Parameter Key Words").
 
-Nothing here prints the URL: a mistyped one has its password in unexpected places. Errors name the part that is wrong.
+Nothing here prints the URL: a mistyped one has its password in unexpected places. Errors name the part that
+is wrong.
 """
 
 import difflib
@@ -44,7 +45,7 @@ class SslMode(StrEnum):
 
 
 class SslNegotiation(StrEnum):
-    """``postgres``: ask by SSLRequest; ``direct``: start TLS at once (ALPN ``postgresql``, PostgreSQL 17 and newer)."""
+    """postgres: ask by SSLRequest; direct: TLS at once (ALPN ``postgresql``, PostgreSQL 17 and newer)."""
 
     POSTGRES = "postgres"
     DIRECT = "direct"
@@ -98,7 +99,7 @@ class ServerUrl:
     application_name: str | None = None
     options: str | None = None
     parameters: dict[str, str] = field(default_factory=dict, hash=False)
-    """Parameters that are accepted because what they ask for is what pgsluice does anyway, e.g. gssencmode=disable."""
+    """Accepted because what they ask for is what pgsluice does anyway, e.g. gssencmode=disable."""
 
     @property
     def is_unix_socket(self) -> bool:
@@ -150,13 +151,16 @@ _HARMLESS = {
     "load_balance_hosts": ("disable",),
 }
 _PARAMETERS = (
-    "host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword",
-    "sslnegotiation", "connect_timeout", "application_name", "options", *_HARMLESS,
+    "host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey",
+    "sslpassword", "sslnegotiation", "connect_timeout", "application_name", "options", *_HARMLESS,
 )  # fmt: skip
 
 
 def parse_url(text: str) -> ServerUrl:
-    """Read a ``postgresql://`` or ``postgres://`` URL; raises ConfigError (setting ``primary``, no value shown)."""
+    """Read a ``postgresql://`` or ``postgres://`` URL.
+
+    Raises ConfigError (setting ``primary``, without a value).
+    """
     given = _given(text)
     port = _port(given.get("port", ""))
     user = given.get("user") or _operating_system_user()
@@ -201,7 +205,7 @@ def _given(text: str) -> dict[str, str]:
     location, _, query = rest.partition("?")
     hosts, _, database = location.partition("/")
     if "@" in rest:
-        # libpq would take it as it is; but it is far more likely that the piece before it belongs to the password.
+        # libpq would take it as it is; far more likely, the piece before it belongs to the password.
         raise _wrong(
             "an @ after the host has begun; write @ as %40 and / as %2F in the user, password and parameters"
         )
