@@ -18,25 +18,25 @@ class ProtocolError(Exception):
         self.detail = detail
 
 
-class ProtocolViolation(ProtocolError):
+class ProtocolViolation(ProtocolError):  # noqa: N818 - named as the SQLSTATE is
     """The peer sent bytes the protocol does not allow."""
 
     sqlstate = states.PROTOCOL_VIOLATION
 
 
-class UnsupportedProtocolVersion(ProtocolError):
-    """The start-up packet asks for a major version other than 3."""
+class UnsupportedProtocolVersion(ProtocolError):  # noqa: N818
+    """The start-up packet asks for a major version other than 3; `message` is PostgreSQL's own."""
 
     sqlstate = states.FEATURE_NOT_SUPPORTED
 
 
-class UnsupportedFeature(ProtocolError):
+class UnsupportedFeature(ProtocolViolation):
     """Well-formed, but an optional part of the protocol that PostgreSQL does not implement either."""
 
     sqlstate = states.FEATURE_NOT_SUPPORTED
 
 
-class AuthenticationFailed(ProtocolError):
+class AuthenticationFailed(ProtocolError):  # noqa: N818
     """The peer did not prove who it is. `message` says nothing of why: that is `reason`, for the log only."""
 
     sqlstate = states.INVALID_PASSWORD

@@ -29,7 +29,7 @@ _OPTION_PREFIX: Final = "_pq_."
 
 @dataclass(frozen=True, slots=True)
 class StartupMessage:
-    """The wish to start a session. `parameters` in the packet's order; of a name given twice the last counts."""
+    """The wish to start a session. Of a parameter given twice the last value counts."""
 
     major: int
     minor: int
