@@ -26,7 +26,7 @@ Form = Literal["compiled", "pure", "mixed"]
 
 
 def form() -> Form:
-    """compiled: all hot modules are extensions; pure: none is; mixed: some are, as after an interrupted build."""
+    """compiled: all hot modules are extensions; pure: none; mixed: some, as after an interrupted build."""
     files = [file for name in HOT_MODULES if (file := _file(name))]
     extensions = [file for file in files if file.endswith(tuple(EXTENSION_SUFFIXES))]
     if not extensions:
@@ -38,7 +38,7 @@ def _file(name: str) -> str | None:
     module = sys.modules.get(name)
     if module is not None:
         return getattr(module, "__file__", None)
-    # Not imported for this: the spec says what would be, and a version must print even when a module is broken.
+    # Not imported: the spec says what would be, and a version must print even when a module is broken.
     try:
         spec = importlib.util.find_spec(name)
     except ImportError:

@@ -1,6 +1,7 @@
 """The errors an operator sees: each is one line that says what to change, and never holds a password."""
 
 import re
+from collections.abc import Mapping
 
 _CREDENTIALS = re.compile(r"(://).*@", re.DOTALL)
 _PASSWORD_WORD = re.compile(r"(password\s*=\s*)('[^']*'|[^&\s,]*)", re.IGNORECASE)
@@ -31,6 +32,10 @@ class ConfigError(PgsluiceError):
         self.value = value
         self.allowed = allowed
 
+    def respelt(self, spellings: Mapping[str, str]) -> "ConfigError":
+        """The same error, its setting by the name the user wrote; spellings: by setting (``pool.size``)."""
+        return ConfigError(spellings.get(self.setting, self.setting), self.value, self.allowed)
+
     def __str__(self) -> str:
         if self.value is None:
             return one_line(f"{self.setting}: {self.allowed}")
@@ -41,7 +46,9 @@ def shown(value: object) -> str:
     """A value as an error may print it: quoted, shortened, without anything that looks like a password."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, int):
         # An int of thousands of digits cannot be printed at all (and nobody would read it).
         return str(value) if abs(value) < 10**30 else "a very large number"
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""The file of users: one ``"user" "secret"`` a line, as PgBouncer's userlist.txt, so that one can be taken over.
+"""The file of users: one ``"user" "secret"`` a line, as PgBouncer's userlist.txt, which can be taken over.
 
-A secret is a SCRAM verifier (``SCRAM-SHA-256$...``) or md5 hash (``md5`` and 32 hexadecimal digits) as in
+A secret is a SCRAM verifier (``SCRAM-SHA-256$...``) or an md5 hash (``md5`` and 32 hex digits) as in
 pg_authid.rolpassword, else a plain password. A quote inside quotes is doubled. Lines that start with # or ; are
 comments.
 """

@@ -1,7 +1,6 @@
-"""The files that settings name, tried before the proxy starts: one that cannot be used is an error of its setting."""
+"""The files that settings name, tried before the proxy starts: a bad one is an error of its setting."""
 
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.config.auth_file import read_auth_file
@@ -9,18 +8,12 @@ from proxy.config.schema import Settings
 from proxy.errors import ConfigError
 
 
-def check_files(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Open and read every file the settings name.
-
-    origins: how the user wrote each setting's name, from load(). Raises ConfigError.
-    """
-    try:
-        if settings.auth.file is not None:
-            read_auth_file(settings.auth.file)
-        _check_client_tls(settings)
-        _check_server_tls(settings)
-    except ConfigError as error:
-        raise ConfigError(origins.get(error.setting, error.setting), error.value, error.allowed) from None
+def check_files(settings: Settings) -> None:
+    """Open and read every file the settings name. Raises ConfigError."""
+    if settings.auth.file is not None:
+        read_auth_file(settings.auth.file)
+    _check_client_tls(settings)
+    _check_server_tls(settings)
 
 
 def _check_client_tls(settings: Settings) -> None:

@@ -81,10 +81,10 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | s
     try:
         settings = Settings.model_validate(tree)
     except ConfigError as error:
-        raise _respelt(error, given) from None
+        raise error.respelt(_spellings(given)) from None
     except ValidationError as error:
         raise _explained(error, given) from None
-    return Loaded(settings, {name: one.spelling for name, one in given.items()})
+    return Loaded(settings, _spellings(given))
 
 
 def load_admin(
@@ -100,7 +100,7 @@ def load_admin(
     try:
         return Settings.model_validate({**placeholder, **admin}).admin
     except ConfigError as error:
-        raise _respelt(error, given) from None
+        raise error.respelt(_spellings(given)) from None
     except ValidationError as error:
         raise _explained(error, given) from None
 
@@ -252,9 +252,8 @@ def _typed(setting: Setting, given: Given) -> object:
     return value
 
 
-def _respelt(error: ConfigError, given: Mapping[str, Given]) -> ConfigError:
-    one = given.get(error.setting)
-    return ConfigError(one.spelling if one else error.setting, error.value, error.allowed)
+def _spellings(given: Mapping[str, Given]) -> dict[str, str]:
+    return {name: one.spelling for name, one in given.items()}
 
 
 def _explained(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:

@@ -1,7 +1,7 @@
 """Every setting: name, type, limits, default and meaning.
 
-This file is the reference; the documentation's table is made from it. A setting ``key`` of section ``section``
-is written
+This file is the reference; the documentation's table is made from it. A setting ``key`` of section
+``section`` is written
 
 - in the TOML file ``[section] key = ...``, or flat ``section_key = ...`` at the top level;
 - in the environment ``PGSLUICE_SECTION_KEY`` or ``PGSLUICE_SECTION__KEY``.
@@ -147,9 +147,9 @@ class AuthSettings(_Section):
         default=AuthMode.AUTO,
         strict=False,
         description="How clients log in. auto: with the primary URL's user and password, and those of "
-        "auth.file; when there is neither the server is taken to trust, and clients are trusted too, on loopback "
-        "and Unix sockets only. scram: always with a password. trust: without one, wherever they come from. "
-        'May be written auth = "...".',
+        "auth.file; when there is neither the server is taken to trust, and clients are trusted too, on "
+        "loopback and Unix sockets only. scram: always with a password. trust: without one, wherever they "
+        'come from. May be written auth = "...".',
     )
     file: FilePath | None = Field(
         default=None,
@@ -184,7 +184,7 @@ class ServerSettings(_Section):
         default=5.0,
         ge=0.1,
         le=3600,
-        description="How long connecting and logging in to the server may take; the URL's connect_timeout wins.",
+        description="How long connecting and logging in to it may take; the URL's connect_timeout wins.",
         json_schema_extra={"unit": "seconds"},
     )
     prepared_statements: int = Field(

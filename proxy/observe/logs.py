@@ -1,8 +1,9 @@
 """Structured logs on standard error: one JSON object a line, or readable text on a terminal.
 
-Events are short names in lower case with their facts as keys, e.g. ``log.info("ready", listen="127.0.0.1:6432")``.
+Events are short names in lower case with their facts as keys: ``log.info("ready", listen="127.0.0.1:6432")``.
 """
 
+import contextlib
 import logging
 import sys
 from collections import OrderedDict
@@ -31,7 +32,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> Logger:
 
     stream: standard error unless given. What libraries log through ``logging`` comes out in the same form.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = cast(TextIO, _Stream(sys.stderr if stream is None else stream))
     text = settings.format is LogFormat.TEXT or (settings.format is LogFormat.AUTO and stream.isatty())
     level = _LEVELS[settings.level]
     handler = logging.StreamHandler(stream)
@@ -55,6 +56,26 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> Logger:
         cache_logger_on_first_use=False,
     )
     return cast(Logger, structlog.get_logger())
+
+
+class _Stream:
+    """Writes and never raises: when whoever reads the logs has gone, queries go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def _time(text: bool) -> Processor:
@@ -87,11 +108,11 @@ class _Occurrence:
 
 
 class RepeatedEvents:
-    """Logs an event once and counts its repetitions, so that a client that tries forever does not fill the logs.
+    """Logs an event once and counts its repetitions: a client that tries forever shall not fill the logs.
 
     The first of each (event, key) is logged at once. Those that follow within ``interval`` seconds are only
-    counted; the next after that is logged with ``suppressed`` = how many were not. At most ``capacity`` different
-    ones are remembered; the longest unseen is forgotten first, its count logged.
+    counted; the next after that is logged with ``suppressed`` = how many were not. At most ``capacity``
+    different ones are remembered; the longest unseen is forgotten first, its count logged.
     """
 
     def __init__(
