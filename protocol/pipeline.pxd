@@ -9,9 +9,10 @@ cdef class Reply:
     cdef public object record
     cdef public object statement
     cdef public bytes name
+    cdef public bytes server_name
     cdef public object previous
     cdef public double sent
-    cdef public int piece
+    cdef public long long piece
 
 
 cdef class ReplyPipeline:

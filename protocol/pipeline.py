@@ -58,13 +58,13 @@ FAILED = 0x45
 class Reply:
     """An answer that is due.
 
-    `statement` is the prepared statement that the request names (an object of the caller's), `name` the session's name for it, and
-    `previous` what that name stood for before: what the caller needs to undo its bookkeeping when the request was never carried out.
-    `record` is the measurement that an Execute or a Query fills; `sent` when it was sent (seconds); `piece` the place of its
-    message among the pieces of its batch.
+    `statement` is the prepared statement that the request names (an object of the caller's), `name` the session's name for it,
+    `server_name` the server's (of a Parse or Close, empty for the unnamed statement), and `previous` what the session's name stood for
+    before: what the caller needs to undo its bookkeeping when the request was never carried out.  `record` is the measurement that
+    an Execute or a Query fills; `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch.
     """
 
-    __slots__ = ("action", "fake", "kind", "name", "piece", "previous", "receiver", "record", "sent", "statement")
+    __slots__ = ("action", "fake", "kind", "name", "piece", "previous", "receiver", "record", "sent", "server_name", "statement")
 
     def __init__(self, kind: int, action: int, receiver: object) -> None:
         self.kind = kind
@@ -74,6 +74,7 @@ class Reply:
         self.record: object = None
         self.statement: object = None
         self.name: bytes | None = None
+        self.server_name: bytes | None = None
         self.previous: object = None
         self.sent = 0.0
         self.piece = 0
@@ -144,7 +145,9 @@ class ReplyPipeline:
                 return False
         elif self.skipping:
             return False
-        elif kind != 0x51 and kind != 0x46 and reply.action != 2:
+        elif kind == 0x51 or kind == 0x46:  # Query and FunctionCall end the implicit transaction like a Sync
+            self.unsynced = False
+        elif reply.action != 2:
             self.unsynced = True
         self._queue.append(reply)
         return True

@@ -141,10 +141,9 @@ class Assignment:
         decisions: list[Decision] = []
         self._shrink(decisions)
         claimed: dict[int, int] = {}  # connections on their way that somebody before in the line will get
-        blocked = False
         for entry in list(self.waiters):
             waiter, flavour = entry
-            if flavour.idle and not blocked:
+            if flavour.idle:
                 server = flavour.idle.pop()
                 self.waiters.remove(entry)
                 flavour.waiting -= 1
@@ -156,7 +155,6 @@ class Assignment:
                 continue
             if not self._make_room(flavour, decisions):
                 # Nobody behind may take what comes back first, else a rare flavour would wait for ever.
-                blocked = True
                 break
             self.total += 1
             self.opening += 1

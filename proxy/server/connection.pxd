@@ -1,0 +1,78 @@
+cimport cython
+
+from protocol.framing cimport FrameScanner, backend_scanner
+from protocol.messages.rewrite cimport command_rows, error_is_fatal, error_sqlstate
+from protocol.pipeline cimport Reply, ReplyPipeline
+from proxy.net.link cimport Link, LinkHandler
+from proxy.observe.record cimport QueryRecord
+from proxy.server.assignment cimport Flavour
+
+
+cdef class Receiver(LinkHandler):
+    cpdef deliver(self, bytes data)
+    cpdef settled(self, ServerConnection server)
+    cpdef measured(self, QueryRecord record)
+    cpdef failed(self, Reply reply, str sqlstate, ServerConnection server)
+    cpdef undo(self, Reply reply, bint carried_out)
+    cpdef statements_dropped(self, ServerConnection server)
+    cpdef server_lost(self, ServerConnection server, object error)
+    cpdef server_choked(self, bint choked)
+
+
+cdef class ServerConnection(LinkHandler):
+    cdef readonly Link link
+    cdef readonly object pool
+    cdef readonly Flavour flavour
+    cdef readonly object greeting
+    cdef readonly int pid
+    cdef readonly bytes secret
+    cdef readonly Py_ssize_t limit
+    cdef readonly double since
+    cdef public Receiver owner
+    cdef readonly FrameScanner scanner
+    cdef readonly ReplyPipeline pipeline
+    cdef readonly dict prepared
+    cdef public object unnamed
+    cdef public str retire
+    cdef public int cancels
+    cdef readonly bint fatal
+    cdef long long _clock
+    cdef double _done_at
+    cdef QueryRecord _executed
+    cdef double _executed_sent
+    cdef list _out
+    cdef Receiver _target
+    cdef Py_ssize_t _run
+    cdef Py_ssize_t _event_end
+    cdef long long _offset
+    cdef long long _position
+
+    cpdef bint has(self, bytes name) except -1
+    cpdef note_prepared(self, bytes name)
+    cpdef undo(self, Reply reply, bint carried_out)
+    @cython.locals(scanner=FrameScanner)
+    cpdef received(self, bytes data)
+    @cython.locals(pipeline=ReplyPipeline, head=Reply, tag=cython.int, status=cython.int, now=cython.double)
+    cdef _walk(self, FrameScanner scanner)
+    cdef _aim(self, Reply head)
+    cdef _skip(self, FrameScanner scanner)
+    @cython.locals(run=Py_ssize_t)
+    cdef _cut(self, FrameScanner scanner, Py_ssize_t upto)
+    @cython.locals(out=list, data=bytes)
+    cdef _flush(self, FrameScanner scanner)
+    @cython.locals(head=Reply)
+    cdef _finish(self, FrameScanner scanner)
+    @cython.locals(fake=Reply)
+    cdef _fakes(self, FrameScanner scanner)
+    @cython.locals(fake=Reply)
+    cpdef answer_fakes(self)
+    @cython.locals(data=bytes, start=Py_ssize_t, record=QueryRecord)
+    cdef _completed(self, FrameScanner scanner, Reply head, double now)
+    cdef _execute_ended(self, FrameScanner scanner, Reply reply, double now)
+    @cython.locals(owner=Receiver)
+    cdef _ready(self, FrameScanner scanner, Reply head, double now)
+    @cython.locals(position=cython.longlong)
+    cdef _measure(self, FrameScanner scanner, QueryRecord record, double sent, double now)
+    @cython.locals(record=QueryRecord)
+    cdef _errored(self, FrameScanner scanner, Reply head, double now)
+    cdef _extended_failed(self, FrameScanner scanner, Reply failed, str sqlstate, double now)

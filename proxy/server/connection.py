@@ -1,0 +1,392 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""One connection to a server: relays its replies to whom they belong, and knows what state it is in.
+
+Bytes flow from the socket through the frame scanner to the receiver without being decoded: a chunk in which nothing is skipped goes on as the
+very object that the event loop handed over.  The `ReplyPipeline` says for each message that is not bulk whose it is; measurements are taken
+where the stream shows that a statement has ended.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from protocol.errors import ProtocolViolation
+from protocol.framing import FrameScanner, backend_scanner
+from protocol.messages.rewrite import command_rows, error_is_fatal, error_sqlstate
+from protocol.pipeline import Reply, ReplyPipeline
+from proxy.net.link import Link, LinkHandler
+from proxy.observe.record import QueryRecord
+
+
+class Receiver(LinkHandler):
+    """Who gets the replies of a server connection."""
+
+    __slots__ = ()
+
+    def deliver(self, data: bytes) -> None:
+        """Bytes for the client."""
+
+    def settled(self, server: ServerConnection) -> None:
+        """Every reply that was due has come, and a ReadyForQuery with it."""
+
+    def measured(self, record: QueryRecord) -> None:
+        """A statement has ended."""
+
+    def failed(self, reply: Reply, sqlstate: str, server: ServerConnection) -> None:
+        """A request that is not measured by itself (Parse, Bind, Describe) met an error."""
+
+    def undo(self, reply: Reply, carried_out: bool) -> None:
+        """A request was not carried out, or (`carried_out`) failed: what was noted when it was sent does not hold."""
+
+    def statements_dropped(self, server: ServerConnection) -> None:
+        """DEALLOCATE ALL or DISCARD ALL has dropped every prepared statement."""
+
+    def server_choked(self, choked: bool) -> None:
+        """The server does not read as fast as the client sends (or does so again)."""
+
+    def server_lost(self, server: ServerConnection, error: Exception | None) -> None:
+        """The server connection broke while it was the receiver's."""
+
+
+class ServerConnection(LinkHandler):
+    """A logged-in connection to a server.
+
+    `owner` is the session that holds it; `flavour` and `pool` are the pool's.  `prepared` are the names of our statements on it with the time
+    of their last use, `unnamed` whatever its unnamed statement was parsed from (None: unknown).  `retire`, once set, is the reason why the
+    connection must not be used for another session.  `cancels` counts cancel requests that are under way to it.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_done_at",
+        "_event_end",
+        "_executed",
+        "_executed_sent",
+        "_offset",
+        "_out",
+        "_position",
+        "_run",
+        "_target",
+        "cancels",
+        "fatal",
+        "flavour",
+        "greeting",
+        "limit",
+        "link",
+        "owner",
+        "pid",
+        "pipeline",
+        "pool",
+        "prepared",
+        "retire",
+        "scanner",
+        "secret",
+        "since",
+        "unnamed",
+    )
+
+    def __init__(self, link: Link, pool: Any, flavour: Any, greeting: Any, limit: int) -> None:
+        self.link = link
+        self.pool = pool
+        self.flavour = flavour
+        self.greeting = greeting
+        self.pid = greeting.pid
+        self.secret = greeting.secret
+        self.limit = limit
+        self.since = perf_counter()
+        self.owner: Receiver | None = None
+        self.scanner: FrameScanner = backend_scanner()
+        self.pipeline = ReplyPipeline()
+        self.prepared: dict[bytes, int] = {}
+        self.unnamed: object = None
+        self.retire: str | None = None
+        self.cancels = 0
+        self.fatal = False
+        self._clock = 0
+        self._done_at = 0.0
+        self._executed: QueryRecord | None = None
+        self._executed_sent = 0.0
+        self._out: list[bytes] = []
+        self._target: Receiver | None = None
+        self._run = 0
+        self._event_end = 0
+        self._offset = 0
+        self._position = 0
+
+    # -- statements on this server ----------------------------------------------------------------------------------------------------
+
+    def has(self, name: bytes) -> bool:
+        """Whether the statement is prepared here; marks it as used."""
+        if name in self.prepared:
+            self._clock += 1
+            self.prepared[name] = self._clock
+            return True
+        return False
+
+    def note_prepared(self, name: bytes) -> None:
+        """A Parse under this name is being sent."""
+        self._clock += 1
+        self.prepared[name] = self._clock
+
+    def surplus(self, keep: bytes) -> bytes | None:
+        """The statement used longest ago, if there are more than the limit; it is forgotten and must be closed."""
+        if len(self.prepared) <= self.limit:
+            return None
+        name = min((n for n in self.prepared if n != keep), key=self.prepared.__getitem__, default=None)
+        if name is not None:
+            del self.prepared[name]
+        return name
+
+    def undo(self, reply: Reply, carried_out: bool) -> None:
+        """Takes back what was noted when the request was sent, because it was not carried out or failed."""
+        name = reply.server_name
+        if name is not None:
+            if reply.kind == 0x50:  # Parse
+                if name:
+                    self.prepared.pop(name, None)
+                else:
+                    self.unnamed = None
+            elif not carried_out:  # Close
+                self.note_prepared(name)
+        receiver = reply.receiver
+        if receiver is not None:
+            receiver.undo(reply, carried_out)
+
+    # -- the relay ----------------------------------------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        scanner = self.scanner
+        try:
+            if scanner.feed(data):
+                self._walk(scanner)
+        except ProtocolViolation as violation:
+            self._out.clear()
+            self.retire = str(violation)
+            self.pool.server_broken(self, violation)
+            self.link.abort()
+
+    def _walk(self, scanner: FrameScanner) -> None:
+        pipeline = self.pipeline
+        now = perf_counter()
+        self._run = 0
+        self._event_end = 0
+        while True:
+            tag = scanner.next()
+            if tag == 0:
+                break
+            head = pipeline.head()
+            if head is not None:
+                self._aim(head)
+            elif self._target is not self.owner:
+                self._flush(scanner)
+                self._target = self.owner
+            if tag == 0x41 or tag == 0x53 or tag == 0x4E:  # NotificationResponse, ParameterStatus, NoticeResponse
+                if self._target is None or (tag == 0x4E and head is not None and head.action == 1):
+                    self._skip(scanner)
+                self._event_end = scanner.end
+                continue
+            status = 0
+            if tag == 0x5A:
+                status = scanner.data[scanner.start + 5]
+            if pipeline.answer(tag, status) == 1 or self._target is None:
+                self._skip(scanner)
+            self._event_end = scanner.end
+            if tag == 0x43:  # CommandComplete
+                self._completed(scanner, head, now)
+            elif tag == 0x5A:  # ReadyForQuery
+                self._ready(scanner, head, now)
+                continue
+            elif tag == 0x45:  # ErrorResponse
+                self._errored(scanner, head, now)
+            elif tag == 0x49 or tag == 0x73:  # EmptyQueryResponse, PortalSuspended
+                if pipeline.done is not None:
+                    self._execute_ended(scanner, pipeline.done, now)
+            if pipeline.done is not None or tag == 0x45:
+                self._fakes(scanner)
+        self._finish(scanner)
+
+    def _aim(self, head: Reply) -> None:
+        """Points the relay at the receiver of the next reply."""
+        if head.receiver is not self._target:
+            self._flush(self.scanner)
+            self._target = head.receiver
+
+    def _skip(self, scanner: FrameScanner) -> None:
+        """Leaves the message just met, and the bulk before it, out of what is relayed."""
+        self._cut(scanner, self._event_end)
+        self._position += scanner.end - self._event_end
+        self._run = scanner.end
+
+    def _cut(self, scanner: FrameScanner, upto: int) -> None:
+        """Queues the run of bytes up to an offset for the receiver."""
+        run = self._run
+        if upto > run:
+            if run == 0 and upto == scanner.size:
+                self._out.append(scanner.data)
+            else:
+                self._out.append(scanner.data[run:upto])
+            self._run = upto
+
+    def _flush(self, scanner: FrameScanner) -> None:
+        """Hands what is queued, and the run up to the last message, to the receiver."""
+        self._cut(scanner, self._event_end)
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if self._target is not None:
+                self._target.deliver(data)
+
+    def _finish(self, scanner: FrameScanner) -> None:
+        """The chunk is used up: relays its rest."""
+        head = self.pipeline.head()
+        if head is not None:
+            self._aim(head)
+        if scanner.pos > self._event_end:
+            if self._target is None or (head is not None and head.action == 1):
+                self._cut(scanner, self._event_end)
+                self._position += scanner.pos - self._event_end
+                self._run = scanner.pos
+            self._event_end = scanner.pos
+        self._flush(scanner)
+        self._offset += scanner.pos
+        scanner.forget()
+
+    def _fakes(self, scanner: FrameScanner) -> None:
+        """Slips in the answers that the server was never asked for and whose turn has come."""
+        while True:
+            fake = self.pipeline.next_fake()
+            if fake is None:
+                return
+            self._aim(fake)
+            if fake.fake is not None:
+                self._cut(scanner, self._event_end)
+                self._out.append(fake.fake)
+
+    def answer_fakes(self) -> None:
+        """Sends the answers at the head of the queue that need no server."""
+        while True:
+            fake = self.pipeline.next_fake()
+            if fake is None:
+                return
+            if fake.fake is not None and fake.receiver is not None:
+                fake.receiver.deliver(fake.fake)
+
+    # -- what the stream tells ------------------------------------------------------------------------------------------------------------
+
+    def _completed(self, scanner: FrameScanner, head: Reply | None, now: float) -> None:
+        data = scanner.data
+        start = scanner.start
+        if head is None:
+            return
+        record: QueryRecord | None = head.record  # type: ignore[assignment]
+        if record is not None:
+            record.rows += command_rows(data, start, scanner.end)
+        if data[start + 5] == 68 and (data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)):
+            self.prepared.clear()
+            self.unnamed = None
+            if self._target is not None:
+                self._target.statements_dropped(self)
+        if self.pipeline.done is not None:
+            self._execute_ended(scanner, head, now)
+
+    def _execute_ended(self, scanner: FrameScanner, reply: Reply, now: float) -> None:
+        """An Execute has ended; what its Sync costs (the commit) still counts as its time."""
+        if self._executed is not None:
+            self._measure(scanner, self._executed, self._executed_sent, now)
+        self._executed = reply.record  # type: ignore[assignment]
+        self._executed_sent = reply.sent
+
+    def _ready(self, scanner: FrameScanner, head: Reply | None, now: float) -> None:
+        if self._executed is not None:
+            self._measure(scanner, self._executed, self._executed_sent, now)
+            self._executed = None
+        if head is not None and head.record is not None:
+            self._measure(scanner, head.record, head.sent, now)  # type: ignore[arg-type]
+        self._fakes(scanner)
+        if not self.pipeline.is_idle():
+            return
+        self._flush(scanner)
+        owner = self.owner
+        if owner is not None:
+            owner.settled(self)
+        else:
+            self.pool.internal_done(self)
+
+    def _measure(self, scanner: FrameScanner, record: QueryRecord, sent: float, now: float) -> None:
+        position = self._offset + scanner.end
+        record.bytes_out = position - self._position
+        self._position = position
+        if self._done_at > sent:
+            sent = self._done_at
+        record.server = now - sent
+        record.total = now - record.started
+        record.server_pid = self.pid
+        self._done_at = now
+        if self._target is not None:
+            self._target.measured(record)
+
+    def _errored(self, scanner: FrameScanner, head: Reply | None, now: float) -> None:
+        sqlstate = error_sqlstate(scanner.data, scanner.start, scanner.end)
+        if error_is_fatal(scanner.data, scanner.start, scanner.end):
+            self.fatal = True
+            self.retire = f"server ended the connection ({sqlstate})"
+        if head is None:
+            return
+        failed = self.pipeline.failed
+        if failed is None:
+            record: QueryRecord | None = head.record  # type: ignore[assignment]
+            if record is None:
+                record = self._executed  # an error while committing at Sync
+            if record is not None:
+                record.sqlstate = sqlstate
+            return
+        self._extended_failed(scanner, failed, sqlstate, now)
+
+    def _extended_failed(self, scanner: FrameScanner, failed: Reply, sqlstate: str, now: float) -> None:
+        """An error in the extended protocol: measures what failed and undoes what the server has discarded."""
+        dropped = self.pipeline.dropped or []
+        measured: Reply | None = None
+        for reply in [failed, *dropped]:
+            if reply.record is not None:
+                measured = reply
+                break
+        if measured is not None:
+            record: QueryRecord = measured.record  # type: ignore[assignment]
+            record.sqlstate = sqlstate
+            self._execute_ended(scanner, measured, now)
+            self._executed_sent = measured.sent
+        elif failed.receiver is not None:
+            failed.receiver.failed(failed, sqlstate, self)  # type: ignore[attr-defined]
+        for reply in reversed(dropped):
+            self.undo(reply, False)
+        self.undo(failed, True)
+
+    # -- the link -----------------------------------------------------------------------------------------------------------------------
+
+    def lost(self, error: Exception | None) -> None:
+        self._out.clear()
+        owner = self.owner
+        self.owner = None
+        if self.retire is None:
+            self.retire = "server closed the connection"
+        self.pool.server_lost(self, error)
+        if owner is not None:
+            owner.server_lost(self, error)
+
+    def choked(self) -> None:
+        if self.owner is not None:
+            self.owner.server_choked(True)
+
+    def cleared(self) -> None:
+        if self.owner is not None:
+            self.owner.server_choked(False)
+
+    def close(self) -> None:
+        """Ends the connection in good order: Terminate, then close."""
+        self.link.write(b"X\0\0\0\4")
+        self.link.close()
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection pid={self.pid} {len(self.pipeline)} due>"
