@@ -10,6 +10,7 @@ from proxy.query.fingerprint cimport fingerprint
 from proxy.query.statements cimport Statement, StatementCatalog
 from proxy.server.assignment cimport Flavour
 from proxy.server.connection cimport Receiver, ServerConnection
+from proxy.server.pool cimport Pool
 
 
 cdef long long _serials
@@ -19,7 +20,7 @@ cdef long long _next_serial() except -1
 
 cdef class Session(Receiver):
     cdef readonly Link link
-    cdef readonly object pool
+    cdef readonly Pool pool
     cdef readonly Flavour flavour
     cdef readonly object context
     cdef readonly object key
@@ -102,7 +103,7 @@ cdef class Session(Receiver):
     @cython.locals(record=QueryRecord, reply=Reply)
     cpdef grant(self, ServerConnection server)
     @cython.locals(record=QueryRecord, reply=Reply)
-    cpdef refuse(self, str sqlstate, str message, object detail)
+    cpdef refuse(self, object refusal)
     cdef _go_on(self)
     cpdef wait(self)
     cpdef deliver(self, bytes data)

@@ -25,7 +25,9 @@ from proxy.observe.record import QueryRecord
 from proxy.observe.statistics import QueryStatistics
 from proxy.query.fingerprint import fingerprint
 from proxy.query.statements import Statement, StatementCatalog
+from proxy.server.assignment import Flavour
 from proxy.server.connection import Receiver, ServerConnection
+from proxy.server.pool import Pool, Refusal
 
 BATCH_LIMIT = 65_536
 """An unfinished batch is sent to a server when it has grown to this many bytes."""
@@ -80,7 +82,7 @@ class Session(Receiver):
         "waiting_since",
     )
 
-    def __init__(self, link: Link, pool: Any, flavour: Any, context: Any, key: Any) -> None:
+    def __init__(self, link: Link, pool: Pool, flavour: Flavour, context: Any, key: Any) -> None:
         self.link = link
         self.pool = pool
         self.flavour = flavour
@@ -408,7 +410,7 @@ class Session(Receiver):
         if server is None:
             if self._answer_here():
                 return
-            server = self.pool.acquire(self)
+            server = self.pool.acquire(self, self.flavour)
             if server is None:
                 return  # the pool calls `grant` or `refuse`
             self.server = server
@@ -532,9 +534,10 @@ class Session(Receiver):
         self._transmit(server)
         self._go_on()
 
-    def refuse(self, sqlstate: str, message: str, detail: str | None) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """There is no server for the batch: it gets an error, the session lives on unless it is in the middle of a message."""
         self.waiting = False
+        sqlstate, message, detail = refusal.sqlstate, refusal.message, refusal.detail
         replies = self._replies
         for reply in reversed(replies):
             self.undo(reply, False)

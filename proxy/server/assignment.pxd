@@ -6,6 +6,8 @@ cdef class Flavour:
     cdef public list idle
     cdef public Py_ssize_t opening
     cdef public Py_ssize_t waiting
+    cdef public Py_ssize_t sessions
+    cdef public object greeting
 
 
 cdef class Assignment:

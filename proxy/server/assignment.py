@@ -43,15 +43,20 @@ Decision = Grant | Open | Close
 
 
 class Flavour:
-    """Server connections that were opened with the same start-up parameters, and who waits for one."""
+    """Server connections that were opened with the same start-up parameters (`key`), and who waits for one.
 
-    __slots__ = ("idle", "key", "opening", "waiting")
+    `greeting` is what such a connection last said of itself at log-in, `sessions` how many sessions have these parameters.
+    """
+
+    __slots__ = ("greeting", "idle", "key", "opening", "sessions", "waiting")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.idle: list[Any] = []
         self.opening = 0
         self.waiting = 0
+        self.sessions = 0
+        self.greeting: Any = None
 
 
 class Assignment:
@@ -75,7 +80,7 @@ class Assignment:
 
     def forget_flavour(self, flavour: Flavour) -> None:
         """No session has this flavour any more; its idle connections stay until they are needed."""
-        if not flavour.idle and not flavour.opening and not flavour.waiting:
+        if not flavour.idle and not flavour.opening and not flavour.waiting and not flavour.sessions:
             self._flavours.pop(flavour.key, None)
 
     @property
@@ -94,6 +99,11 @@ class Assignment:
         self.waiters.append((waiter, flavour))
         flavour.waiting += 1
         return self.plan()
+
+    def wait_first(self, waiter: Any, flavour: Flavour) -> None:
+        """Puts a session back at the front of the line: what it was given turned out to be broken."""
+        self.waiters.appendleft((waiter, flavour))
+        flavour.waiting += 1
 
     def leave(self, waiter: Any) -> bool:
         """A session gives up waiting.  False: it was not in the line."""

@@ -1,0 +1,398 @@
+"""A client that has not logged in yet: start-up, TLS, authentication (PostgreSQL manual, "Start-up", "Canceling Requests in Progress").
+
+A state machine fed by the link: `_step` is the method that makes something of the bytes that have come, and returns False when it needs more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from time import perf_counter
+from typing import Any
+
+from protocol.auth.md5 import verify as verify_md5
+from protocol.auth.scram import ScramKeys, ScramServer
+from protocol.errors import AuthenticationFailed, ProtocolViolation, UnsupportedProtocolVersion
+from protocol.messages.backend import (
+    AuthenticationMD5Password,
+    AuthenticationOk,
+    AuthenticationSASL,
+    AuthenticationSASLContinue,
+    AuthenticationSASLFinal,
+    BackendKeyData,
+)
+from protocol.messages.frontend import PasswordMessage, SASLInitialResponse, SASLResponse
+from protocol.messages.startup import (
+    CancelRequest,
+    GSSENCRequest,
+    SSLRequest,
+    StartupMessage,
+    decode_startup,
+    negotiation,
+    startup_length,
+)
+from proxy.client import replies as say
+from proxy.client.session import Session
+from proxy.config.auth_file import Credential
+from proxy.config.schema import ClientTls
+from proxy.net.link import Link, LinkHandler
+from proxy.net.tls import ALPN
+from proxy.server.assignment import Flavour
+from proxy.server.connection import ServerConnection
+from proxy.server.pool import Pool, Refusal
+
+MAX_PASSWORD_MESSAGE = 65_535  # PG_MAX_AUTH_TOKEN_LENGTH
+_TLS_HANDSHAKE = 0x16
+_AUTHENTICATION_OK = AuthenticationOk().encode()
+
+
+class Refused(Exception):
+    """The log-in ends with a FATAL error."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+
+
+class ClientHandshake(LinkHandler):
+    """One log-in; `context` is the front door (`app.Front`).  As a `Waiter` of a pool it waits for what a server says at log-in."""
+
+    __slots__ = (
+        "_asked_gss",
+        "_asked_tls",
+        "_buffer",
+        "_deadline",
+        "_md5_salt",
+        "_ok_sent",
+        "_scram",
+        "_startup",
+        "_step",
+        "_task",
+        "context",
+        "flavour",
+        "link",
+        "pool",
+        "waiting_since",
+    )
+
+    def __init__(self, link: Link, context: Any) -> None:
+        self.link = link
+        self.context = context
+        self.pool: Pool | None = None
+        self.flavour: Flavour | None = None
+        self.waiting_since = 0.0
+        self._buffer = bytearray()
+        self._step = self._start
+        self._asked_tls = False
+        self._asked_gss = False
+        self._ok_sent = False
+        self._scram: ScramServer | None = None
+        self._md5_salt = b""
+        self._startup = StartupMessage(3, 0, {})
+        self._task: asyncio.Task[None] | None = None
+        self._deadline = context.loop.call_later(context.settings.client.login_timeout, self._too_late)
+
+    def received(self, data: bytes) -> None:
+        self._buffer += data
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            while self.link.handler is self and not self.link.closed and self._step():
+                pass
+        except Refused as refused:
+            self._refuse(refused.sqlstate, refused.message)
+        except UnsupportedProtocolVersion as error:
+            self._refuse("0A000", str(error))
+        except ProtocolViolation as violation:
+            self.context.protocol_violated(self.link.peer, str(violation))
+            self._refuse("08P01", str(violation))
+
+    # -- start-up -------------------------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> bool:
+        buffer = self._buffer
+        if buffer and buffer[0] == _TLS_HANDSHAKE and not self._asked_tls and self.link.tls is None:
+            self._direct_tls()
+            return False
+        length = startup_length(bytes(buffer[:4]))
+        if length is None or len(buffer) < length:
+            return False
+        packet = decode_startup(bytes(buffer[:length]))
+        del buffer[:length]
+        if isinstance(packet, SSLRequest) and not self._asked_tls:
+            return self._tls_requested()
+        if isinstance(packet, GSSENCRequest) and not self._asked_gss:
+            self._asked_gss = True
+            self.link.write(b"N")
+            return True
+        if isinstance(packet, CancelRequest):
+            self._cancel(packet)
+            return False
+        if not isinstance(packet, StartupMessage):
+            code = 5679 if isinstance(packet, SSLRequest) else 5680
+            packet = StartupMessage(1234, code, {})
+        self._startup_message(packet)
+        return True
+
+    def _tls_requested(self) -> bool:
+        self._asked_tls = True
+        if self._buffer:
+            # Whatever stands behind the request was sent in the clear, by the client or by somebody in between (CVE-2021-23222).
+            raise ProtocolViolation("received unencrypted data after SSL request")
+        if self.context.tls is None or self.link.tls is not None:
+            self.link.write(b"N")
+            return True
+        self.link.write(b"S")
+        self._task = self.context.loop.create_task(self._upgrade(None))
+        return False
+
+    def _direct_tls(self) -> None:
+        self._asked_tls = True
+        if self.context.tls is None:
+            self.context.protocol_violated(self.link.peer, "direct TLS, which client_tls does not allow")
+            self._end()
+            return
+        hello = bytes(self._buffer)
+        self._buffer.clear()
+        self._task = self.context.loop.create_task(self._upgrade(hello))
+
+    async def _upgrade(self, hello: bytes | None) -> None:
+        """Takes the connection to TLS; `hello` is what a client that began with TLS at once has sent of it."""
+        link = self.link
+        plain = link.transport
+        if hello is not None:
+            # start_tls puts a TLS protocol on the transport before it waits; what was read already is handed to that by the next turns.
+            self.context.loop.call_soon(self._feed, plain, link, hello)
+        try:
+            await link.start_tls(self.context.tls, server_side=True, timeout=self.context.settings.client.login_timeout)
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            self.context.tls_failed(link.peer, str(error))
+            self._end()
+            return
+        if hello is not None and link.tls is not None and link.tls.selected_alpn_protocol() != ALPN:
+            self.context.protocol_violated(link.peer, "direct TLS without ALPN")
+            self._end()
+
+    def _feed(self, plain: Any, link: Link, hello: bytes) -> None:
+        if plain.is_closing():
+            return
+        protocol = plain.get_protocol()
+        if protocol is link or plain.get_extra_info("pgsluice"):
+            self.context.loop.call_soon(self._feed, plain, link, hello)
+            return
+        # One turn later, when the TLS protocol has been connected.
+        self.context.loop.call_soon(_push, protocol, hello)
+
+    def _cancel(self, request: CancelRequest) -> None:
+        self._step = self._ignore
+        self._task = self.context.loop.create_task(self._cancel_and_close(request))
+
+    async def _cancel_and_close(self, request: CancelRequest) -> None:
+        await self.context.cancel(request.key)
+        self._end()
+
+    def _ignore(self) -> bool:
+        self._buffer.clear()
+        return False
+
+    def _startup_message(self, message: StartupMessage) -> None:
+        context = self.context
+        notice = negotiation(message, context.newest_minor)
+        if context.settings.client.tls is ClientTls.REQUIRE and self.link.tls is None and self.link.peer != "unix":
+            raise Refused("28000", "connection requires TLS (client_tls = require)")
+        if message.user is None:
+            raise Refused("28000", "no PostgreSQL user name specified in startup packet")
+        if message.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+            raise Refused("0A000", "replication connections are not supported")
+        if notice is not None:
+            self.link.write(notice.encode())
+            message = StartupMessage(3, notice.minor, message.parameters)
+        self._startup = message
+        self._begin_authentication(message.user)
+
+    # -- authentication ------------------------------------------------------------------------------------------------------------------
+
+    def _begin_authentication(self, user: str) -> None:
+        authenticator = self.context.authenticator
+        if authenticator.trusting:
+            self._let_in(authenticator.credential(user), None)
+            return
+        if authenticator.md5_hash(user) is not None:
+            self._md5_salt = self.context.new_salt()
+            self.link.write(AuthenticationMD5Password(self._md5_salt).encode())
+            self._step = self._md5
+            return
+        verifier, mock = authenticator.verifier(user)
+        self._scram = ScramServer(verifier, mock=mock)
+        self.link.write(AuthenticationSASL(("SCRAM-SHA-256",)).encode())
+        self._step = self._sasl_initial
+
+    def _password_message(self) -> bytes | None:
+        buffer = self._buffer
+        if len(buffer) < 5:
+            return None
+        if buffer[0] != 0x70:
+            raise ProtocolViolation(f"expected password response, got message type {buffer[0]}")
+        length = int.from_bytes(buffer[1:5], "big")
+        if not 4 <= length <= MAX_PASSWORD_MESSAGE:
+            raise ProtocolViolation("invalid password packet size")
+        if len(buffer) < length + 1:
+            return None
+        body = bytes(buffer[5 : length + 1])
+        del buffer[: length + 1]
+        return body
+
+    def _md5(self) -> bool:
+        body = self._password_message()
+        if body is None:
+            return False
+        user = self._startup.user or ""
+        stored = self.context.authenticator.md5_hash(user)
+        if stored is None or not verify_md5(stored, self._md5_salt, PasswordMessage.decode(body).password):
+            raise self._wrong_password()
+        self._let_in(self.context.authenticator.credential(user), None)
+        return False
+
+    def _sasl_initial(self) -> bool:
+        body = self._password_message()
+        if body is None:
+            return False
+        initial = SASLInitialResponse.decode(body)
+        if initial.mechanism != "SCRAM-SHA-256":
+            raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
+        self._step = self._sasl
+        if initial.data is None:
+            self.link.write(AuthenticationSASLContinue(b"").encode())
+            return True
+        self._scram_step(initial.data)
+        return True
+
+    def _sasl(self) -> bool:
+        body = self._password_message()
+        if body is None:
+            return False
+        self._scram_step(SASLResponse.decode(body).data)
+        return True
+
+    def _scram_step(self, data: bytes) -> None:
+        scram = self._scram
+        assert scram is not None
+        try:
+            answer = scram.step(data)
+        except AuthenticationFailed:
+            raise self._wrong_password() from None
+        if not scram.finished:
+            self.link.write(AuthenticationSASLContinue(answer).encode())
+            return
+        self.link.write(AuthenticationSASLFinal(answer).encode())
+        self._let_in(self.context.authenticator.credential(self._startup.user or ""), scram.keys)
+
+    def _wrong_password(self) -> Refused:
+        self.context.login_failed(self.link.peer, self._startup.user)
+        return Refused("28P01", f'password authentication failed for user "{self._startup.user}"')
+
+    # -- after it -------------------------------------------------------------------------------------------------------------------------
+
+    def _let_in(self, credential: Credential | None, keys: ScramKeys | None) -> None:
+        """The client is who it says: it may come in once it is known what a server of its own would tell it."""
+        self._step = self._keep
+        if not self.context.authenticator.trusting:
+            self._ok_sent = True
+            self.link.write(_AUTHENTICATION_OK)
+        parameters = tuple(
+            sorted(
+                (name, value)
+                for name, value in self._startup.parameters.items()
+                if name not in ("user", "database", "replication") and not name.startswith("_pq_.")
+            )
+        )
+        self.pool = self.context.pool_for(self._startup.user, self._startup.database, credential, keys)
+        self.flavour = self.pool.assignment.flavour(parameters)
+        self.pool.session_began(self.flavour)
+        if self.flavour.greeting is not None:
+            self._enter(self.flavour.greeting)
+            return
+        server = self.pool.acquire(self, self.flavour)
+        if server is not None:
+            self.grant(server)
+
+    def _keep(self) -> bool:
+        """What the client sends before it is let in waits for the session."""
+        if len(self._buffer) > MAX_PASSWORD_MESSAGE:
+            self.link.pause()
+        return False
+
+    def wait(self) -> None:
+        self.waiting_since = perf_counter()
+
+    def grant(self, server: ServerConnection) -> None:
+        pool = self.pool
+        assert pool is not None
+        pool.release(server)
+        self._enter(server.greeting)
+
+    def refuse(self, refusal: Refusal) -> None:
+        if refusal.sqlstate == "3D000" and not self._ok_sent:
+            self.link.write(_AUTHENTICATION_OK)
+        if refusal.raw is not None:
+            self.link.write(refusal.raw)
+            self._end()
+        else:
+            self._refuse(refusal.sqlstate, refusal.message, refusal.detail)
+
+    def _enter(self, greeting: Any) -> None:
+        """Becomes a session."""
+        link, pool, flavour = self.link, self.pool, self.flavour
+        assert pool is not None and flavour is not None
+        self._deadline.cancel()
+        self.pool = None  # from now on the session's
+        key = self.context.registry.new_key(greeting.pid, self._startup.minor)
+        session = Session(link, pool, flavour, self.context, key)
+        self.context.session_began(key, session)
+        link.handler = session
+        link.write(
+            (b"" if self._ok_sent else _AUTHENTICATION_OK)
+            + greeting.statuses
+            + BackendKeyData(key.pid, key.secret).encode()
+            + b"Z\0\0\0\5I"
+        )
+        link.resume()
+        if self._buffer:
+            session.received(bytes(self._buffer))
+
+    # -- the end --------------------------------------------------------------------------------------------------------------------------
+
+    def _too_late(self) -> None:
+        self._refuse("08P01", "log-in took too long (login_timeout)")
+
+    def _refuse(self, sqlstate: str, message: str, detail: str | None = None) -> None:
+        if self.link.transport is not None and self._task is None:
+            self.link.write(say.error("FATAL", sqlstate, message, detail))
+        self._end()
+
+    def _end(self) -> None:
+        self._leave()
+        self.link.close()
+
+    def lost(self, error: Exception | None) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._deadline.cancel()
+        pool, flavour = self.pool, self.flavour
+        self.pool = None
+        if pool is not None and flavour is not None:
+            pool.leave(self)
+            self.context.flavour_left(pool, flavour)
+
+
+def _push(protocol: Any, data: bytes) -> None:
+    """Hands bytes to a buffered protocol as the transport would."""
+    while data:
+        buffer = protocol.get_buffer(len(data))
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        protocol.buffer_updated(count)
+        data = data[count:]
