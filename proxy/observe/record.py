@@ -2,7 +2,7 @@
 
 
 class Fingerprint:
-    """The shape of a statement: its text without literals, and an id that is the same in every process and release.
+    """The shape of a statement: its text without literals, and an id that is the same in every process.
 
     `id` is an unsigned 64-bit number, `text` the normalised statement (bounded, for people to read).
     `slot` belongs to `QueryStatistics`, which keeps its entry there so that recording needs no dictionary.
@@ -10,7 +10,7 @@ class Fingerprint:
 
     __slots__ = ("id", "slot", "text")
 
-    def __init__(self, id: int, text: str) -> None:
+    def __init__(self, id: int, text: str) -> None:  # noqa: A002
         self.id = id
         self.text = text
         self.slot: object | None = None
@@ -22,10 +22,10 @@ class Fingerprint:
 class QueryRecord:
     """The measurements of one statement.
 
-    Times are in seconds. `started` is `time.perf_counter()` at the first byte of the statement; `wait` is the part
-    of `total` spent waiting for a server connection, `server` the part the server needed. `bytes_in` came from the
-    client, `bytes_out` went to it. `sqlstate` is empty for success. `in_transaction` tells whether the statement
-    was sent inside a transaction block. The relay fills in what is not known at the start.
+    Times are in seconds. `started` is `time.perf_counter()` at the first byte of the statement; `wait` is the
+    part of `total` spent waiting for a server connection, `server` the part the server needed. `bytes_in` came
+    from the client, `bytes_out` went to it. `sqlstate` is empty for success. `in_transaction` tells whether the
+    statement was sent inside a transaction block. The relay fills in what is not known at the start.
     """
 
     __slots__ = (
