@@ -12,6 +12,7 @@ HOT_MODULES = (
     "protocol.pipeline",
     "protocol.messages.rewrite",
     "proxy.net.link",
+    "proxy.observe.histogram",
     "proxy.observe.record",
     "proxy.observe.statistics",
     "proxy.query.fingerprint",

@@ -232,11 +232,8 @@ def healthcheck(
     admin: Admin = None,
     config: Config = None,
     timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout", metavar="SECONDS", min=0.1, max=600, help="How long to wait for the answer."
-        ),
-    ] = 3.0,
+        str, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for the answer.")
+    ] = "3",
 ) -> int:
     """Ask a running proxy whether it is ready: one line, exit code 0 when it is and 1 when not.
 

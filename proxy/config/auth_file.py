@@ -1,8 +1,8 @@
 """The file of users: one ``"user" "secret"`` a line, as PgBouncer's userlist.txt, which can be taken over.
 
-A secret is a SCRAM verifier (``SCRAM-SHA-256$...``) or an md5 hash (``md5`` and 32 hex digits) as in
-pg_authid.rolpassword, else a plain password. A quote inside quotes is doubled. Lines that start with # or ; are
-comments.
+A secret is a SCRAM verifier (``SCRAM-SHA-256$...``) or an md5 hash (``md5`` and 32 hexadecimal digits), both
+as in pg_authid.rolpassword, or else a plain password. A quote inside quotes is doubled. Lines that start with
+# or ; are comments.
 """
 
 import re
