@@ -18,13 +18,13 @@ class ProtocolError(Exception):
         self.detail = detail
 
 
-class ProtocolViolation(ProtocolError):  # noqa: N818 - named as the SQLSTATE is
+class ProtocolViolation(ProtocolError):
     """The peer sent bytes the protocol does not allow."""
 
     sqlstate = states.PROTOCOL_VIOLATION
 
 
-class UnsupportedProtocolVersion(ProtocolError):  # noqa: N818
+class UnsupportedProtocolVersion(ProtocolError):
     """The start-up packet asks for a major version other than 3; `message` is PostgreSQL's own."""
 
     sqlstate = states.FEATURE_NOT_SUPPORTED
@@ -36,7 +36,7 @@ class UnsupportedFeature(ProtocolViolation):
     sqlstate = states.FEATURE_NOT_SUPPORTED
 
 
-class AuthenticationFailed(ProtocolError):  # noqa: N818
+class AuthenticationFailed(ProtocolError):
     """The peer did not prove who it is. `message` says nothing of why: that is `reason`, for the log only."""
 
     sqlstate = states.INVALID_PASSWORD

@@ -171,8 +171,8 @@ class ScramServer:
     def step(self, data: bytes) -> bytes:
         """Answer client-first with server-first, client-final with server-final.
 
-        ProtocolViolation for messages PostgreSQL would call malformed, AuthenticationFailed for a wrong proof;
-        after either there is no going on.
+        ProtocolViolation for what PostgreSQL calls malformed, AuthenticationFailed for a wrong proof. After
+        either there is no going on.
         """
         stage, self._stage = self._stage, _Stage.FAILED
         if not data or b"\0" in data:
@@ -430,8 +430,8 @@ def _key(text: bytes, complaint: str) -> bytes:
 def saslprep(password: str) -> bytes:
     """The bytes PostgreSQL hashes for a password: normalised by SASLprep (RFC 4013), or as they are.
 
-    As they are: plain ASCII, what is not UTF-8, and what SASLprep forbids. PostgreSQL is lenient there, not the
-    RFC, and so it is in looking for forbidden characters before the normalisation instead of after it.
+    As they are: plain ASCII, what is not UTF-8, and what SASLprep forbids. There PostgreSQL is laxer than
+    the RFC, and so it is in looking for forbidden characters before the normalisation instead of after it.
     """
     if password.isascii():
         return to_bytes(password)

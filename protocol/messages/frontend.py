@@ -201,7 +201,7 @@ class PasswordMessage(Message):
     @classmethod
     def read(cls, reader: Reader) -> Self:
         data = reader.rest()
-        if data.find(b"\0") != len(data) - 1:
+        if not data or data.find(b"\0") != len(data) - 1:
             raise ProtocolViolation("invalid password packet size")
         return cls(data[:-1])
 
