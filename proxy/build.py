@@ -19,6 +19,7 @@ HOT_MODULES = (
     "proxy.query.statements",
     "proxy.server.assignment",
     "proxy.server.connection",
+    "proxy.server.pool",
     "proxy.client.session",
 )
 """Those pyproject.toml lists as ext-modules."""

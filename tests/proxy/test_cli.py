@@ -148,7 +148,7 @@ class TestRun:
             (["--admin", "0.0.0.0:1"], "pgsluice: --admin is '0.0.0.0:1'; allowed: a loopback address"),
             (["--config", "/none"], "pgsluice: --config is '/none'; allowed: a file that can be read"),
             (["--primary", "postgresql://a:hunter2@b:x"], "pgsluice: --primary: the port is not a number"),
-            (["--pool-sise", "3"], "pgsluice run: No such option: --pool-sise"),
+            (["--pool-sise", "3"], "pgsluice run: No such option"),
             (["--pool-size"], "pgsluice: Option '--pool-size' requires an argument"),
             (["more"], "pgsluice run: Got unexpected extra argument"),
         ],
