@@ -1,10 +1,11 @@
 # cython: annotation_typing=False
 """Latencies in base-2 exponential buckets, 32 to each doubling, with memory for the range that occurs only.
 
-Bucket `i` holds the times t with 2^((i-1)/32) < t / 2^-20 s <= 2^(i/32). Bucket 0 takes everything up to 2^-20 s
-(0.95 us), bucket 1024 everything above 4096 s. So a time read back from its bucket is at most 1.1 % off, and bounds
-that are powers of two (in seconds) are exact. These are the buckets of a Prometheus native histogram of schema 5,
-whose index for bucket `i` is `i` - 640, and of an OpenTelemetry exponential histogram of scale 5, where it is `i` - 641.
+Bucket `i` holds the times t with 2^((i-1)/32) < t / 2^-20 s <= 2^(i/32). Bucket 0 takes everything up to
+2^-20 s (0.95 us), bucket 1024 everything above 4096 s. So a time read back from its bucket is at most 1.1 %
+off, and bounds that are powers of two (in seconds) are exact. These are the buckets of a Prometheus native
+histogram of schema 5, whose index for bucket `i` is `i` - 640, and of an OpenTelemetry exponential histogram
+of scale 5, where it is `i` - 641.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def bucket_of(seconds: float) -> int:
 
 
 def seconds_of(bucket: int) -> float:
-    """The time, in seconds, that stands for a bucket, 0 .. 1024: equally far, in proportion, from its two bounds."""
+    """The time in seconds that stands for a bucket, 0 .. 1024: equally far from both bounds."""
     return _seconds[bucket]
 
 
@@ -87,7 +88,7 @@ class Histogram:
         self.count += other.count
 
     def octaves(self) -> list[int]:
-        """Counts by doublings: item `k`, 0 .. 32, counts the times above 2^(k-21) and up to 2^(k-20) seconds."""
+        """Counts by doublings: item `k`, 0 .. 32, counts times above 2^(k-21) and up to 2^(k-20) seconds."""
         result = [0] * (OCTAVES + 1)
         bucket = self.offset
         for count in self.counts:
@@ -96,7 +97,7 @@ class Histogram:
         return result
 
     def quantiles(self, fractions: Sequence[float]) -> list[float]:
-        """The times, in seconds, at the nearest ranks of the ascending `fractions`, 0 .. 1; 0 if nothing was counted."""
+        """Times in seconds at the nearest ranks of ascending `fractions`, 0 .. 1; 0 without any counted."""
         result: list[float] = []
         k = -1
         reached = 0

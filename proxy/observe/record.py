@@ -22,10 +22,11 @@ class Fingerprint:
 class QueryRecord:
     """The measurements of one statement.
 
-    Times are in seconds. `started` is `time.perf_counter()` at the first byte of the statement; `wait` is the
-    part of `total` spent waiting for a server connection, `server` the part the server needed. `bytes_in` came
-    from the client, `bytes_out` went to it. `sqlstate` is empty for success. `in_transaction` tells whether the
-    statement was sent inside a transaction block. The relay fills in what is not known at the start.
+    Times are in seconds. `started` is `time.perf_counter()` at the first byte of the statement; `wait` is
+    the part of `total` spent waiting for a server connection, `server` the part the server needed.
+    `bytes_in` came from the client, `bytes_out` went to it. `sqlstate` is empty for success.
+    `in_transaction` tells whether the statement was sent inside a transaction block. The relay fills in what
+    is not known at the start.
     """
 
     __slots__ = (

@@ -1,8 +1,9 @@
 # cython: annotation_typing=False
-"""What the proxy knows of its statements: totals per fingerprint, in bounded memory, cheap to record and mergeable.
+"""Totals per fingerprint: in bounded memory, cheap to record, mergeable.
 
 The most recently used fingerprints have an entry of their own; the others' figures go on in `other`, so that
-`total` is always the sum of the entries and `other`. Sums are whole nanoseconds: they add up exactly, in any order.
+`total` is always the sum of the entries and `other`. Sums are whole nanoseconds: they add up exactly, in any
+order.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from proxy.observe.record import Fingerprint, QueryRecord
 
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99_9", 0.999))
 
-# A server may raise any five characters it likes; beyond this many different ones they count as OTHER_SQLSTATE.
+# A server may raise any five characters it likes; beyond this many different ones they count as
+# OTHER_SQLSTATE.
 MAX_SQLSTATES = 64
 OTHER_SQLSTATE = "other"
 
@@ -38,10 +40,10 @@ def _nanoseconds(seconds: float) -> int:
 class Totals:
     """Sums over some statements.
 
-    `calls`, `rows`, `bytes_in` (from clients), `bytes_out` (to clients), `failures` (statements with an SQLSTATE) are
-    numbers; `errors` counts failures by SQLSTATE. Of the total time, the server's and the wait for a server there are sum,
-    least and greatest in nanoseconds: `total_ns`, `total_min_ns`, `total_max_ns`, `server_ns` ... (a least one
-    of no calls is 2^63 - 1). `histogram` has the total times.
+    `calls`, `rows`, `bytes_in` (from clients), `bytes_out` (to clients), `failures` (statements with an
+    SQLSTATE) are numbers; `errors` counts failures by SQLSTATE. Of the total time, the server's and the wait
+    for a server there are sum, least and greatest in nanoseconds: `total_ns`, `total_min_ns`,
+    `total_max_ns`, `server_ns` ... (a least one of no calls is 2^63 - 1). `histogram` has the total times.
     """
 
     __slots__ = ("errors", "histogram", *_SUMS, *_MINIMA, *_MAXIMA)
@@ -97,7 +99,7 @@ class Totals:
         self.histogram.merge(other.histogram)
 
     def percentiles(self) -> dict[str, float]:
-        """Total times in seconds: `{"p50": ..., "p90": ..., "p95": ..., "p99": ..., "p99_9": ...}`, 0 without calls.
+        """Total times in seconds, as `{"p50": ..., "p90": ..., "p95": ..., "p99": ..., "p99_9": ...}`.
 
         Each is at most 1.1 % off the exact one (nearest rank), as long as that is between 1 us and 4096 s.
         """
@@ -131,7 +133,7 @@ class Totals:
 
 
 class Entry(Totals):
-    """The sums of one fingerprint. `used` orders entries by their last use; `owner` is None once it was evicted."""
+    """The sums of one fingerprint. `used` orders entries by last use; `owner` is None once it was evicted."""
 
     __slots__ = ("fingerprint", "owner", "used")
 
@@ -143,7 +145,7 @@ class Entry(Totals):
 
 
 class QueryStatistics:
-    """Totals per fingerprint for at most `max_fingerprints` of them, for the rest (`other`) and for all (`total`)."""
+    """Totals of at most `max_fingerprints` fingerprints, of the rest (`other`) and of all (`total`)."""
 
     __slots__ = ("_entries", "_uses", "max_fingerprints", "other", "total")
 
@@ -199,7 +201,7 @@ class QueryStatistics:
         return self.total.percentiles()
 
     def merge(self, other: "QueryStatistics") -> None:
-        """Add what `other` counted. Its entries count as used just now, in the order in which they were used there."""
+        """Add what `other` counted. Its entries count as used just now, in the order of their use there."""
         for theirs in sorted(other._entries.values(), key=attrgetter("used")):
             entry = self._entry(theirs.fingerprint)
             entry.merge(theirs)

@@ -54,13 +54,17 @@ cdef bint _are_equal(unsigned char* o, Py_ssize_t first, Py_ssize_t second, Py_s
 cdef void _opened(Py_ssize_t* frames, Py_ssize_t depth, Py_ssize_t n, bint is_list) noexcept
 
 @cython.locals(f=Py_ssize_t, start=Py_ssize_t, previous=Py_ssize_t, length=Py_ssize_t)
-cdef Py_ssize_t _element_ended(unsigned char* o, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth) noexcept
+cdef Py_ssize_t _element_ended(
+    unsigned char* o, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth
+) noexcept
 
 @cython.locals(f=Py_ssize_t, start=Py_ssize_t, previous=Py_ssize_t, length=Py_ssize_t)
 cdef Py_ssize_t _row_ended(unsigned char* o, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth) noexcept
 
 @cython.locals(length=Py_ssize_t, word=bytes)
-cdef Py_ssize_t _word_ended(unsigned char* o, Py_ssize_t start, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth) except -1
+cdef Py_ssize_t _word_ended(
+    unsigned char* o, Py_ssize_t start, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth
+) except -1
 
 @cython.locals(c=int)
 cdef Py_ssize_t _place(
@@ -68,7 +72,7 @@ cdef Py_ssize_t _place(
 ) except -1
 
 @cython.locals(
-    p="const unsigned char*", end=Py_ssize_t, room=bytearray, o="unsigned char*", frames="Py_ssize_t[130]",
+    p="const unsigned char*", end=Py_ssize_t, room=bytearray, o="unsigned char*", frames="Py_ssize_t[58]",
     i=Py_ssize_t, j=Py_ssize_t, n=Py_ssize_t, start=Py_ssize_t, depth=Py_ssize_t, gap=bint, kind=int, text=bytes,
 )
 cpdef bytes normalise(bytes sql, bint backslash_escapes=*)

@@ -1,17 +1,20 @@
 # cython: annotation_typing=False
 """The shape of a statement: its text without literals, and a short stable id of that text.
 
-`normalise` is one pass over the bytes with PostgreSQL's lexical rules (manual, "Lexical Structure"); it never parses. What
-it does:
+`normalise` is one pass over the bytes with PostgreSQL's lexical rules (manual, "Lexical Structure"); it never
+parses. What it does:
 
-- every literal becomes `?`: '..', E'..', B'..', X'..', N'..', U&'..', $tag$..$tag$, numbers with their sign, and the
-  parameters $1, $2 ... . `null`, `true` and `false` do where they are list elements (`(`, `[` or `,` before them);
+- every literal becomes `?`: '..', E'..', B'..', X'..', N'..', U&'..', $tag$..$tag$, numbers with their sign,
+  and the parameters $1, $2 ... . So do `null`, `true` and `false` as elements of a list (behind `(`, `[` or
+  `,`);
 - comments and white space become one space, and none at all inside brackets and before commas;
 - unquoted words are lower-cased, quoted identifiers stay as they are;
-- equal neighbours in `in (...)`, `[...]` and the rows of `values` count once: `in (1, 2, 3)` becomes `in (?)`.
+- equal neighbours in `in (...)`, in `[...]` and among the rows of `values` count once: `in (1, 2, 3)` becomes
+  `in (?)`.
 
-No literal is ever shown: what does not end (a quote, a dollar quote) is hidden to the end of the text. The output is its own
-normal form. Constructions that differ only in ways nobody needs to tell apart may share a shape.
+No literal is ever shown: what does not end (a quote, a dollar quote) is hidden to the end of the text. The
+output is its own normal form. Statements that differ only in what nobody needs to tell apart may share a
+shape.
 """
 
 from hashlib import blake2b
@@ -30,17 +33,22 @@ MINUS, PLUS, SLASH, STAR, DOLLAR, DOT, AMPERSAND, SEMICOLON_SIGN = b"-+/*$.&;"
 PARENTHESIS, BRACKET, COMMA_SIGN, ZERO, NINE = b"([,09"
 LOWER_E, LOWER_U, LOWER_X, LOWER_N, LOWER_T, LOWER_F, UPPER_A = b"euxntfA"
 
-# One frame a bracket level; deeper levels are read, but their lists are not shortened. (16 frames of 8, and two marks.)
-LEVELS, BEHIND_IN, BEHIND_VALUES = 16, 128, 129
-# ELEMENT: where the list element being read begins (-1: not such a list); the one before it is at PREVIOUS .. PREVIOUS_END.
-# ROW: where the row of `values` being read begins (-1: none); NEXT_ROW: where another one would have to begin.
+# What is known of the lists being read, as positions in the output (-1: none): a frame of seven for each
+# bracket level (deeper ones are read, but their lists are not shortened), then the ends of the last `in` and
+# the last `values`.
+# ELEMENT: where the element being read begins, in a list to be shortened; PREVIOUS, PREVIOUS_END: the one
+# before it.
+# ROW: where the row of `values` being read begins; NEXT_ROW: where another one would have to begin.
 ELEMENT, PREVIOUS, PREVIOUS_END, ROW, NEXT_ROW, PREVIOUS_ROW, PREVIOUS_ROW_END, FRAME = range(8)
+LEVELS = 8
+BEHIND_IN, BEHIND_VALUES = 56, 57
 
 # A sign after one of these words belongs to the number behind it.
 _KEYWORDS = frozenset(
-    b"all and any as asc between by case cross desc distinct else end except fetch filter first for from full having if "
-    b"ilike in inner intersect into is isnull join left like limit natural not notnull offset on or order outer over "
-    b"returning returns right select set similar some then to union using values when where window with".split()
+    b"all and any as asc between by case cross desc distinct else except fetch filter first for from "
+    b"full having if ilike in inner intersect into is join left like limit natural not offset on or "
+    b"order outer over returning returns right select set similar some then to union using values when "
+    b"where window with".split()
 )
 
 _WORDS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_" + bytes(range(128, 256))
@@ -71,8 +79,8 @@ def _folding() -> bytes:
     return bytes(table)
 
 
-# Byte -> what it may begin; byte -> its lower case where it can be part of a word, else 0. Each in two steps, because the
-# compiled form keeps a bare pointer, which doesn't keep the table alive.
+# Byte -> what it may begin; byte -> its lower case where it can be part of a word, else 0. Each in two steps,
+# because the compiled form keeps a bare pointer, which doesn't keep the table alive.
 _kind_table = _kinds()
 _fold_table = _folding()
 KINDS = _kind_table
@@ -83,7 +91,7 @@ _old: dict[bytes, Fingerprint] = {}
 
 
 def _string_end(p: bytes, i: int, end: int, escapes: bool) -> int:
-    """The position behind the string whose opening quote is at `i`, with its continuations on further lines."""
+    """Behind the string whose opening quote is at `i`, and its continuations on further lines."""
     while True:
         i += 1
         while i < end and p[i] != QUOTE:
@@ -100,14 +108,14 @@ def _string_end(p: bytes, i: int, end: int, escapes: bool) -> int:
 
 
 def _continuation(p: bytes, i: int, end: int) -> int:
-    """The position of a quote that continues the string that ended before `i`, or `i`. A new line must be between them."""
+    """The position of the quote that continues, on a further line, the string that ended at `i`; else `i`."""
     lines = 0
     j = i
     while j < end:
         c = p[j]
         if c == QUOTE:
             return j if lines else i
-        if c == NEWLINE or c == RETURN:
+        if c in (NEWLINE, RETURN):
             lines += 1
             j += 1
         elif KINDS[c] == SPACE:
@@ -120,7 +128,7 @@ def _continuation(p: bytes, i: int, end: int) -> int:
 
 
 def _dollar_end(p: bytes, i: int, end: int) -> int:
-    """The position behind the parameter or dollar-quoted string that begins at `i`, or `i` if neither does."""
+    """The position behind the parameter or dollar-quoted string that begins at `i`; `i` if neither does."""
     j = i + 1
     if j < end and ZERO <= p[j] <= NINE:
         return _number_end(p, j, end)
@@ -152,7 +160,7 @@ def _number_end(p: bytes, i: int, end: int) -> int:
     i += 1
     while i < end:
         c = p[i]
-        if c == PLUS or c == MINUS:
+        if c in (PLUS, MINUS):
             exponent = not hexadecimal and (p[i - 1] | 32) == LOWER_E
             if not exponent or i + 1 >= end or not ZERO <= p[i + 1] <= NINE:
                 break
@@ -230,7 +238,7 @@ def _identifier_end(p: bytes, i: int, end: int) -> int:
 def _is_operand(o: bytearray, n: int) -> bool:
     """Whether what ends at `n` is a value, so that a sign behind it is an operator of two operands."""
     c = o[n - 1]
-    if c == QUESTION or c == DOUBLE_QUOTE or KINDS[c] == CLOSE:
+    if c in (QUESTION, DOUBLE_QUOTE) or KINDS[c] == CLOSE:
         return True
     if not FOLDED[c]:
         return False
@@ -293,15 +301,15 @@ def _opened(frames: list[int], depth: int, n: int, is_list: bool) -> None:
 
 
 def _element_ended(o: bytearray, n: int, frames: list[int], depth: int) -> int:
-    """The output's length after a comma or closing bracket at `n`: without an element that equals the one before it."""
+    """The output's length at the end of a list element: without the element if the one before equals it."""
     if depth >= LEVELS:
         return n
     f = depth * FRAME
     start = frames[f + ELEMENT]
     if start >= 0:
         previous = frames[f + PREVIOUS]
-        length = n - start
-        if length > 0 and length == frames[f + PREVIOUS_END] - previous and _are_equal(o, previous, start, length):
+        length = frames[f + PREVIOUS_END] - previous
+        if length > 0 and length == n - start and _are_equal(o, previous, start, length):
             n = frames[f + PREVIOUS_END]
         else:
             frames[f + PREVIOUS] = start
@@ -314,7 +322,7 @@ def _element_ended(o: bytearray, n: int, frames: list[int], depth: int) -> int:
 
 
 def _row_ended(o: bytearray, n: int, frames: list[int], depth: int) -> int:
-    """The output's length after the bracket before `n` led back to level `depth`: without a row that equals the one before."""
+    """The output's length behind a closing bracket: without the row it ended if the row before equals it."""
     if depth >= LEVELS:
         return n
     f = depth * FRAME
@@ -333,7 +341,7 @@ def _row_ended(o: bytearray, n: int, frames: list[int], depth: int) -> int:
 
 
 def _word_ended(o: bytearray, start: int, n: int, frames: list[int], depth: int) -> int:
-    """The output's length after the word at `start` .. `n`; words that matter for lists are noted in the frames."""
+    """The output's length behind the word at `start` .. `n`; words before lists are noted in the frames."""
     length = n - start
     if length == 2:
         if bytes(o[start:n]) == b"in":
@@ -353,10 +361,10 @@ def _word_ended(o: bytearray, start: int, n: int, frames: list[int], depth: int)
 
 
 def _place(o: bytearray, n: int, kind: int, gap: bool, frames: list[int], depth: int) -> int:
-    """Where the next token, one of `kind`, goes: what stood before it is tidied up, then the space it may need is written."""
+    """Where a token of `kind` goes, after tidying up what stands before it and writing the space it needs."""
     if kind == LITERAL:
         n = _without_sign(o, n)
-    elif kind == CLOSE or kind == COMMA:
+    elif kind in (CLOSE, COMMA):
         return _element_ended(o, n, frames, depth)
     elif kind == SEMICOLON:
         return n
@@ -377,14 +385,14 @@ def _place(o: bytearray, n: int, kind: int, gap: bool, frames: list[int], depth:
 def normalise(sql: bytes, backslash_escapes: bool = False) -> bytes:
     """The statement without literals, comments and superfluous white space. Never raises, whatever the bytes.
 
-    `backslash_escapes` is for sessions with `standard_conforming_strings = off`, where backslashes escape in '..' too.
-    Of a statement longer than 64 KiB only the beginning is read; the result then ends with ` ...`.
+    `backslash_escapes` is for sessions with `standard_conforming_strings = off`: backslashes escape in '..'
+    too. Of a statement longer than 64 KiB only the beginning is read; the result then ends with ` ...`.
     """
     p = sql
     end = len(sql) if len(sql) < MAX_SQL else MAX_SQL
     room = bytearray(2 * end + 8)
     o = room
-    frames = [0] * 130
+    frames = [0] * 58
     frames[ELEMENT] = frames[ROW] = frames[NEXT_ROW] = frames[PREVIOUS_ROW_END] = -1
     frames[BEHIND_IN] = frames[BEHIND_VALUES] = -1
     i = n = depth = 0
@@ -392,7 +400,7 @@ def normalise(sql: bytes, backslash_escapes: bool = False) -> bytes:
     while i < end:
         kind = KINDS[p[i]]
         j = i + 1
-        if kind == LITERAL or kind == COMMENT:
+        if kind in (LITERAL, COMMENT):
             j = _literal_end(p, i, end, backslash_escapes) if kind == LITERAL else _comment_end(p, i, end)
             if j == i:
                 kind = WORD if p[i] >= UPPER_A else OTHER
@@ -454,10 +462,10 @@ def _first_sight(text: bytes, key: bytes) -> Fingerprint:
 
 
 def fingerprint(sql: bytes, backslash_escapes: bool = False) -> Fingerprint:
-    """The shape of a statement; statements of equal shape give the same object as long as the shape is in use.
+    """The shape of a statement; statements of equal shape give the same object while the shape is remembered.
 
-    At most 10,000 shapes are remembered: when the younger half of the table is full, the older half is forgotten.
-    `backslash_escapes` as for `normalise`. Never raises.
+    At most 10,000 shapes are: when the younger half of the table is full, the older half is forgotten.
+    `backslash_escapes` is as for `normalise`. Never raises.
     """
     text = normalise(sql, backslash_escapes)
     key = text if len(text) <= MAX_KEY else blake2b(text).digest()
