@@ -5,6 +5,7 @@ from pathlib import Path
 
 from loadtest.chart import draw_chart
 from loadtest.conditions import Conditions, now, pgsluice_form, this_machine
+from loadtest.cpu import Bystanders
 from loadtest.errors import LoadtestError
 from loadtest.measure import measure_all, warm_up
 from loadtest.options import Options, parse_options
@@ -36,6 +37,7 @@ def run(options: Options) -> Report:
         print(f"{len(runs)} runs, about {minutes:.0f} minutes", file=sys.stderr, flush=True)
         pgbench = PgbenchSettings(options.seconds, options.jobs, options.pool_size)
         warm_up(stage, max(options.clients), pgbench)
+        bystanders = Bystanders()
         measurements = measure_all(stage, runs, pgbench)
         version = stage.versions.get("pgsluice", "")
         conditions = Conditions(
@@ -49,6 +51,7 @@ def run(options: Options) -> Report:
             scale=options.scale,
             pool_size=options.pool_size,
             jobs=options.jobs,
+            bystanders=round(bystanders.share(), 3),
         )
         return make_report(conditions, targets, stage.notes, measurements)
 

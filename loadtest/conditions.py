@@ -22,7 +22,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """`seconds` a run, `jobs` pgbench threads at most; `versions` in the programs' own words."""
+    """`seconds` a run, `jobs` pgbench threads at most; `versions` in the programs' own words.
+
+    `bystanders` is the share of the machine's CPU time that other programs used meanwhile, from 0 to 1.
+    """
 
     date: str
     machine: Machine
@@ -34,6 +37,7 @@ class Conditions:
     scale: int
     pool_size: int
     jobs: int
+    bystanders: float
 
 
 def pgsluice_form(version: str) -> str:

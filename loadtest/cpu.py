@@ -7,6 +7,7 @@ inside a living process are lost.
 """
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,3 +84,30 @@ def tree_cpu_ns(root: int) -> int:
         living = _threads_ns(pid)
         total += times.reaped_ns + (times.own_ns if living is None else living)
     return total
+
+
+def parse_machine(stat: str) -> int:
+    """From /proc/stat (proc(5)): CPU time all of the machine's cores weren't idle for, in nanoseconds.
+
+    Waiting for disks is idle; what a hypervisor took away is not.
+    """
+    user, nice, system, _idle, _waiting, hard, soft, stolen = map(int, stat.splitlines()[0].split()[1:9])
+    return (user + nice + system + hard + soft + stolen) * _NS_PER_TICK
+
+
+class Bystanders:
+    """The share of the machine that others use while a load test runs; its clock starts on construction."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic_ns()
+        self._others = self._others_ns()
+
+    def share(self) -> float:
+        """From 0 to 1: CPU time not used by this process and its descendants, of all the cores' since the start."""
+        elapsed = time.monotonic_ns() - self._started
+        used = (self._others_ns() - self._others) / (elapsed * (os.cpu_count() or 1))
+        return min(1.0, max(0.0, used))
+
+    @staticmethod
+    def _others_ns() -> int:
+        return parse_machine((_PROC / "stat").read_text()) - tree_cpu_ns(os.getpid())

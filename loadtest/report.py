@@ -109,7 +109,7 @@ def _conditions(report: Report) -> str:
         f"pgbench scale {conditions.scale}, threads {conditions.jobs}, {conditions.seconds} s a run",
         f"{conditions.rounds} rounds, interleaved",
         f"pool size {conditions.pool_size}, transaction mode",
-        f"load average before: {machine.load_average:g}",
+        f"other programs used {conditions.bystanders:.0%} of the machine meanwhile",
     ]
     return " · ".join(facts) + "\n\n" + _HOW_TO_READ
 

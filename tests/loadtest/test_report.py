@@ -22,6 +22,7 @@ CONDITIONS = Conditions(
     scale=10,
     pool_size=20,
     jobs=1,
+    bystanders=0.034,
 )
 
 
@@ -48,6 +49,7 @@ def test_markdown_has_figures_ratios_conditions_and_verdict() -> None:
     assert "**met** (5 of 6 cells not measured)" in text
     assert "Some CPU, 2 cores" in text
     assert "pgsluice 0.1.0 compiled" in text
+    assert "other programs used 3% of the machine" in text
     assert "- A note." in text
     assert "Failed runs" not in text
 
