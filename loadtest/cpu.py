@@ -103,7 +103,7 @@ class Bystanders:
         self._others = self._others_ns()
 
     def share(self) -> float:
-        """From 0 to 1: CPU time not used by this process and its descendants, of all the cores' since the start."""
+        """From 0 to 1: CPU time since the start used by neither this process nor its descendants."""
         elapsed = time.monotonic_ns() - self._started
         used = (self._others_ns() - self._others) / (elapsed * (os.cpu_count() or 1))
         return min(1.0, max(0.0, used))
