@@ -74,12 +74,19 @@ $(python):
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) has no working venv module (Debian and Ubuntu: install python3-venv)" >&2; exit 1; }
 
+# What was compiled before is used again, unless a module has gone or the build itself has changed.
+discard_outdated_copy = \
+	{ cmp -s pyproject.toml $(source_copy)/pyproject.toml && cd $(source_copy) && \
+	find protocol proxy \( -name '*.py' -o -name '*.pxd' \) \
+		-exec sh -c 'for each; do [ -e "$(CURDIR)/$$each" ] || exit 1; done' sh {} + ; } || rm -rf "$(CURDIR)/$(source_copy)"
+
 # Built from a copy, so that nothing generated lies among the sources; the copy is also the pure form the tests run.
 $(VENV)/.installed: $(sources) | $(python)
 	@echo "Building and installing pgsluice into $(VENV) ..."
-	@rm -rf $(source_copy) $(BUILD)/wheel && mkdir -p $(source_copy) $(BUILD)/wheel
-	@cp -R pyproject.toml README.md LICENSE protocol proxy $(source_copy)/
-	@find $(source_copy) \( -name '*.so' -o -name '*.c' \) -exec rm -f {} +
+	@$(discard_outdated_copy)
+	@rm -rf $(BUILD)/wheel && mkdir -p $(source_copy) $(BUILD)/wheel
+	@tar -cf - --exclude='*.so' --exclude='*.c' --exclude=__pycache__ pyproject.toml README.md LICENSE protocol proxy \
+		| tar -xpf - -C $(source_copy)
 	@$(python) -m pip wheel $(PIP_VERBOSITY) --disable-pip-version-check --no-input --no-deps -w $(BUILD)/wheel ./$(source_copy)
 	@$(pip) --no-deps --force-reinstall $$(ls $(BUILD)/wheel/pgsluice-*.whl)
 	@$(pip) "$(wheel)[demo]"

@@ -300,7 +300,7 @@ class PostgresServer:
                 stderr=log,
                 # A Ctrl-C in the terminal is for us to answer: clients, then the proxy, then the server.
                 start_new_session=True,
-                preexec_fn=_shut_down_with_parent(),
+                preexec_fn=shut_down_with_parent(),
                 **_as_account(self.account),
             )
 
@@ -320,6 +320,18 @@ class PostgresServer:
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"PostgreSQL was not ready after {timeout:g} s: {self.log_tail()}")
             time.sleep(0.02)
+
+    def wait_restarted(self, timeout: float = 60.0) -> None:
+        """After a backend has crashed: wait until the postmaster has recovered and accepts connections again."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.psql("SELECT 1")
+                return
+            except EmbeddedServerError:
+                if time.monotonic() > deadline or not self.running:
+                    raise
+            time.sleep(0.05)
 
     def stop(self, *, immediate: bool = False) -> None:
         """Shut down: clients are disconnected (`fast`), or all is dropped as in a crash (`immediate`)."""
@@ -471,7 +483,8 @@ def _as_account(account: Account | None) -> dict[str, Any]:
     return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
-def _shut_down_with_parent() -> Callable[[], None] | None:
+def shut_down_with_parent() -> Callable[[], None] | None:
+    """A `preexec_fn`: SIGINT for the child when the thread that starts it is gone (Linux; elsewhere None)."""
     if not sys.platform.startswith("linux"):
         return None
     # Loaded before the fork: between fork and exec only the system call itself is safe.
