@@ -4,6 +4,7 @@ Statements come by fingerprint for the 50 with the most total time, and as `fing
 else. Who is among the 50 changes; see `TopSeries` for how the counters stay monotonic all the same.
 """
 
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proxy.build import VERSION, form
 from proxy.observe.record import Fingerprint
 from proxy.observe.statistics import QueryStatistics, Totals
 
@@ -39,6 +41,11 @@ class BuildInfo:
     version: str
     form: str
     python: str
+
+    @classmethod
+    def current(cls) -> "BuildInfo":
+        """Those of this process."""
+        return cls(VERSION, form(), platform.python_version())
 
 
 @dataclass(frozen=True, slots=True)
