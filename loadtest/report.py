@@ -100,12 +100,11 @@ def goal_verdict(goal: Sequence[GoalResult]) -> str:
 
 def _conditions(report: Report) -> str:
     conditions, machine = report.conditions, report.conditions.machine
-    form = f" ({conditions.pgsluice_form})" if "pgsluice" in report.targets else ""
     facts = [
         conditions.date,
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB, {machine.kernel}",
-        ", ".join(f"{name} {version}" for name, version in conditions.versions.items()) + form,
-        f"Python {machine.python}",
+        *(f"{name} {version.removeprefix(name).strip()}" for name, version in conditions.versions.items()),
+        *([f"form: {conditions.pgsluice_form}"] if "pgsluice" in report.targets else []),
         f"pgbench scale {conditions.scale}, threads {conditions.jobs}, {conditions.seconds} s a run",
         f"{conditions.rounds} rounds, interleaved",
         f"pool size {conditions.pool_size}, transaction mode",

@@ -48,7 +48,7 @@ def test_markdown_has_figures_ratios_conditions_and_verdict() -> None:
     assert "| prepared, 64 clients | 1.05 (1.05 to 1.05) | met |" in text
     assert "**met** (5 of 6 cells not measured)" in text
     assert "Some CPU, 2 cores" in text
-    assert "pgsluice 0.1.0 compiled" in text
+    assert "PgBouncer 1.25.2 · pgsluice 0.1.0 compiled · form: compiled" in text
     assert "other programs used 3% of the machine" in text
     assert "- A note." in text
     assert "Failed runs" not in text
