@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Finds the message boundaries in a byte stream without taking messages apart.
 
 A typed message is a tag byte, a 32-bit big-endian length that counts itself, and a body (PostgreSQL manual, "Message Format").  A relay

@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The queue of replies that a server connection still owes.
 
 PostgreSQL answers requests strictly in order (manual, "Message Flow"), so one queue per server connection tells for every backend message

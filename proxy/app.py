@@ -15,6 +15,7 @@ from proxy.client.front import Front
 from proxy.config.schema import Settings
 from proxy.errors import ConfigError
 from proxy.net.listener import Listener
+from proxy.net.poller import Poller
 from proxy.observe import logs
 from proxy.observe.metrics import BuildInfo, ClientFigures, Metrics, PoolFigures
 from proxy.observe.statistics import QueryStatistics
@@ -29,13 +30,16 @@ class Proxy:
         self.settings = settings
         self.log = log
         loop = asyncio.get_running_loop()
+        self.poller = Poller(loop)
         try:
-            self.primary = Primary(loop, settings.primary, settings.connect_timeout, settings.server.prepared_statements, log)
+            self.primary = Primary(
+                loop, self.poller, settings.primary, settings.connect_timeout, settings.server.prepared_statements, log
+            )
         except (OSError, ssl.SSLError) as error:
             raise ConfigError("primary", None, f"a certificate file named by the URL can't be used ({error})") from None
         self.statistics = QueryStatistics(settings.statistics.max_fingerprints)
-        self.front = Front(loop, settings, self.primary, self.statistics, log)
-        self.listener = Listener(loop, self.front.new_link)
+        self.front = Front(loop, self.poller, settings, self.primary, self.statistics, log)
+        self.listener = Listener(loop, self.poller, self.front.new_link, log)
         self.metrics = Metrics(self.statistics, self, BuildInfo.current())
         self.admin = AdminServer(self.metrics, self.statistics, self.not_ready)
         self.addresses: list[str] = []
@@ -49,17 +53,18 @@ class Proxy:
             try:
                 await self.admin.start(self.settings.admin.host, self.settings.admin.port)
             except OSError as error:
-                await self.listener.close()
+                self.listener.close()
                 raise ConfigError("admin", str(self.settings.admin), f"an address that is free ({error.strerror})") from None
             self.admin_address = self.admin.address
         self.primary.start()
 
     async def stop(self) -> None:
         """Ends every session with 57P01 and closes everything."""
-        await self.listener.close()
+        self.listener.close()
         self.front.close()
         await self.primary.stop()
         await self.admin.close()
+        self.poller.close()
 
     def not_ready(self) -> str | None:
         """Why the proxy can't serve; None when it can."""

@@ -11,6 +11,7 @@ HOT_MODULES = (
     "protocol.framing",
     "protocol.pipeline",
     "protocol.messages.rewrite",
+    "proxy.net.poller",
     "proxy.net.link",
     "proxy.observe.histogram",
     "proxy.observe.record",
@@ -19,6 +20,7 @@ HOT_MODULES = (
     "proxy.query.statements",
     "proxy.server.assignment",
     "proxy.server.connection",
+    "proxy.server.pool",
     "proxy.server.pool",
     "proxy.client.session",
 )

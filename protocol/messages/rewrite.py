@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Reads and changes the names in extended-protocol messages where they stand, without decoding the rest.
 
 All functions take the chunk and the offsets of one whole message in it (tag byte at `start`, first byte behind it at `end`).  Of a message that

@@ -17,6 +17,7 @@ from proxy.config.auth_file import Credential
 from proxy.config.schema import ClientTls, PoolMode, Settings
 from proxy.errors import ConfigError
 from proxy.net.link import Link
+from proxy.net.poller import Poller
 from proxy.net.tls import context_for_clients
 from proxy.observe.logs import RepeatedEvents
 from proxy.observe.statistics import QueryStatistics
@@ -30,9 +31,13 @@ class Front:
     """Makes log-ins of connections and sessions of log-ins, and keeps the pools that they use."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: Settings, primary: Primary, statistics: QueryStatistics, log: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        settings: Settings, primary: Primary, statistics: QueryStatistics, log: Any
     ) -> None:
         self.loop = loop
+        self._poller = poller
         self.settings = settings
         self.primary = primary
         self.statistics = statistics
@@ -42,7 +47,6 @@ class Front:
         self.authenticator = Authenticator(settings)
         self.tls = _tls_context(settings)
         self.pools: dict[tuple[str, str], Pool] = {}
-        self.links: set[Link] = set()
         self.connected_total = 0
         self.login_failures_total = 0
         self.protocol_violations_total = 0
@@ -54,9 +58,11 @@ class Front:
 
     def new_link(self) -> Link:
         """The protocol object of a connection that has just been accepted."""
-        link = Link(self.loop, None)
+        link = Link(self._poller, self.loop, None)
         self.connected_total += 1
-        link.handler = ClientHandshake(link, self)
+        handshake = ClientHandshake(link, self)
+        link.handler = handshake
+        link.greeted = handshake.greeted
         return link
 
     @property

@@ -35,14 +35,13 @@ from proxy.client import replies as say
 from proxy.client.session import Session
 from proxy.config.auth_file import Credential
 from proxy.config.schema import ClientTls
-from proxy.net.link import Link, LinkHandler
+from proxy.net.link import Link
 from proxy.net.tls import ALPN
-from proxy.server.assignment import Flavour
-from proxy.server.connection import ServerConnection
+from proxy.server.connection import ServerConnection, Waiter
 from proxy.server.pool import Pool, Refusal
 
 MAX_PASSWORD_MESSAGE = 65_535  # PG_MAX_AUTH_TOKEN_LENGTH
-_TLS_HANDSHAKE = 0x16
+_TLS_HANDSHAKE = b"\x16"
 _AUTHENTICATION_OK = AuthenticationOk().encode()
 
 
@@ -55,7 +54,7 @@ class Refused(Exception):
         self.message = message
 
 
-class ClientHandshake(LinkHandler):
+class ClientHandshake(Waiter):
     """One log-in; `context` is the front door (`app.Front`).  As a `Waiter` of a pool it waits for what a server says at log-in."""
 
     __slots__ = (
@@ -70,17 +69,14 @@ class ClientHandshake(LinkHandler):
         "_step",
         "_task",
         "context",
-        "flavour",
         "link",
         "pool",
-        "waiting_since",
     )
 
     def __init__(self, link: Link, context: Any) -> None:
         self.link = link
         self.context = context
         self.pool: Pool | None = None
-        self.flavour: Flavour | None = None
         self.waiting_since = 0.0
         self._buffer = bytearray()
         self._step = self._start
@@ -113,9 +109,6 @@ class ClientHandshake(LinkHandler):
 
     def _start(self) -> bool:
         buffer = self._buffer
-        if buffer and buffer[0] == _TLS_HANDSHAKE and not self._asked_tls and self.link.tls is None:
-            self._direct_tls()
-            return False
         length = startup_length(bytes(buffer[:4]))
         if length is None or len(buffer) < length:
             return False
@@ -145,45 +138,33 @@ class ClientHandshake(LinkHandler):
             self.link.write(b"N")
             return True
         self.link.write(b"S")
-        self._task = self.context.loop.create_task(self._upgrade(None))
+        self._task = self.context.loop.create_task(self._upgrade(direct=False))
         return False
 
-    def _direct_tls(self) -> None:
+    def greeted(self, first: bytes) -> bool:
+        """Looks at the first byte, which is still in the socket: TLS at once is left to TLS.  True: go on and read."""
+        if first != _TLS_HANDSHAKE:
+            return True
         self._asked_tls = True
         if self.context.tls is None:
             self.context.protocol_violated(self.link.peer, "direct TLS, which client_tls does not allow")
             self._end()
-            return
-        hello = bytes(self._buffer)
-        self._buffer.clear()
-        self._task = self.context.loop.create_task(self._upgrade(hello))
+        else:
+            self._task = self.context.loop.create_task(self._upgrade(direct=True))
+        return False
 
-    async def _upgrade(self, hello: bytes | None) -> None:
-        """Takes the connection to TLS; `hello` is what a client that began with TLS at once has sent of it."""
+    async def _upgrade(self, *, direct: bool) -> None:
         link = self.link
-        plain = link.transport
-        if hello is not None:
-            # start_tls puts a TLS protocol on the transport before it waits; what was read already is handed to that by the next turns.
-            self.context.loop.call_soon(self._feed, plain, link, hello)
         try:
             await link.start_tls(self.context.tls, server_side=True, timeout=self.context.settings.client.login_timeout)
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self.context.tls_failed(link.peer, str(error))
             self._end()
             return
-        if hello is not None and link.tls is not None and link.tls.selected_alpn_protocol() != ALPN:
+        self._task = None
+        if direct and link.tls is not None and link.tls.selected_alpn_protocol() != ALPN:
             self.context.protocol_violated(link.peer, "direct TLS without ALPN")
             self._end()
-
-    def _feed(self, plain: Any, link: Link, hello: bytes) -> None:
-        if plain.is_closing():
-            return
-        protocol = plain.get_protocol()
-        if protocol is link or plain.get_extra_info("pgsluice"):
-            self.context.loop.call_soon(self._feed, plain, link, hello)
-            return
-        # One turn later, when the TLS protocol has been connected.
-        self.context.loop.call_soon(_push, protocol, hello)
 
     def _cancel(self, request: CancelRequest) -> None:
         self._step = self._ignore
@@ -345,7 +326,7 @@ class ClientHandshake(LinkHandler):
     def _enter(self, greeting: Any) -> None:
         """Becomes a session."""
         link, pool, flavour = self.link, self.pool, self.flavour
-        assert pool is not None and flavour is not None
+        assert pool is not None
         self._deadline.cancel()
         self.pool = None  # from now on the session's
         key = self.context.registry.new_key(greeting.pid, self._startup.minor)
@@ -368,13 +349,16 @@ class ClientHandshake(LinkHandler):
         self._refuse("08P01", "log-in took too long (login_timeout)")
 
     def _refuse(self, sqlstate: str, message: str, detail: str | None = None) -> None:
-        if self.link.transport is not None and self._task is None:
+        if self._task is None:
             self.link.write(say.error("FATAL", sqlstate, message, detail))
         self._end()
 
     def _end(self) -> None:
         self._leave()
         self.link.close()
+
+    def ended(self) -> None:
+        self._end()
 
     def lost(self, error: Exception | None) -> None:
         self._leave()
@@ -383,16 +367,7 @@ class ClientHandshake(LinkHandler):
         self._deadline.cancel()
         pool, flavour = self.pool, self.flavour
         self.pool = None
-        if pool is not None and flavour is not None:
+        if pool is not None:
             pool.leave(self)
             self.context.flavour_left(pool, flavour)
 
-
-def _push(protocol: Any, data: bytes) -> None:
-    """Hands bytes to a buffered protocol as the transport would."""
-    while data:
-        buffer = protocol.get_buffer(len(data))
-        count = min(len(buffer), len(data))
-        buffer[:count] = data[:count]
-        protocol.buffer_updated(count)
-        data = data[count:]

@@ -21,7 +21,6 @@ cdef long long _next_serial() except -1
 cdef class Session(Receiver):
     cdef readonly Link link
     cdef readonly Pool pool
-    cdef readonly Flavour flavour
     cdef readonly object context
     cdef readonly object key
     cdef readonly str user
@@ -33,7 +32,6 @@ cdef class Session(Receiver):
     cdef public ServerConnection server
     cdef readonly dict statements
     cdef public bint waiting
-    cdef readonly double waiting_since
     cdef public bint closing
     cdef Statement _unnamed
     cdef long long _serial
@@ -104,6 +102,7 @@ cdef class Session(Receiver):
     cpdef grant(self, ServerConnection server)
     @cython.locals(record=QueryRecord, reply=Reply)
     cpdef refuse(self, object refusal)
+    @cython.locals(backlog=list)
     cdef _go_on(self)
     cpdef wait(self)
     cpdef deliver(self, bytes data)
@@ -116,6 +115,7 @@ cdef class Session(Receiver):
     cpdef statements_dropped(self, ServerConnection server)
     cpdef server_choked(self, bint choked)
     cpdef server_lost(self, ServerConnection server, object error)
+    cpdef ended(self)
     cdef _leave(self)
     cdef _finish_closing(self)
     cdef _end(self)

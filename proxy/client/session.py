@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """A logged-in client: reads its messages, borrows a server for them, and gives it back.
 
 Messages gather in a *batch* until one of them makes the server answer (Query, Sync, Flush, FunctionCall).  Only then is a server needed: the one
@@ -68,7 +68,6 @@ class Session(Receiver):
         "closing",
         "context",
         "database",
-        "flavour",
         "holds_for_session",
         "key",
         "link",
@@ -79,13 +78,12 @@ class Session(Receiver):
         "statistics",
         "user",
         "waiting",
-        "waiting_since",
     )
 
     def __init__(self, link: Link, pool: Pool, flavour: Flavour, context: Any, key: Any) -> None:
         self.link = link
         self.pool = pool
-        self.flavour = flavour
+        self.flavour: Flavour = flavour
         self.context = context
         self.key = key
         self.user: str = pool.user
@@ -118,7 +116,9 @@ class Session(Receiver):
 
     def received(self, data: bytes) -> None:
         if self.waiting:
+            # Reading stops only now: a client that awaits its answer before it sends on costs no system call.
             self._backlog.append(data)
+            self.link.pause()
             return
         self._now = perf_counter()
         self._take(data)
@@ -562,6 +562,8 @@ class Session(Receiver):
     def _go_on(self) -> None:
         """Reads on after waiting for a server."""
         backlog = self._backlog
+        if not backlog and not self.closing:
+            return
         while backlog and not self.waiting and not self.closing:
             self._now = perf_counter()
             self._take(backlog.pop(0))
@@ -574,7 +576,6 @@ class Session(Receiver):
         """The pool has put the session into the line: nothing more is read until its turn."""
         self.waiting = True
         self.waiting_since = perf_counter()
-        self.link.pause()
 
     # -- from the server ------------------------------------------------------------------------------------------------------------------
 
@@ -651,6 +652,13 @@ class Session(Receiver):
     def cleared(self) -> None:
         if self.server is not None:
             self.server.link.resume()
+
+    def ended(self) -> None:
+        """The client sends no more: what it has asked is still answered, as by a server, which reads the end only after that."""
+        self.closing = True
+        server = self.server
+        if not self.waiting and (server is None or server.pipeline.unsynced or server.pipeline.copying_in or server.pipeline.is_idle()):
+            self._end()
 
     def lost(self, error: Exception | None) -> None:
         self.closing = True

@@ -10,23 +10,51 @@ import socket
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from proxy.config.address import ListenAddress, TcpAddress, UnixAddress
 from proxy.errors import ConfigError
-from proxy.net.link import Link
+from proxy.net.link import Link, peer_name
+from proxy.net.poller import READABLE, Pollable, Poller
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel has its own limit (``net.core.somaxconn``)."""
+
+ACCEPTS = 64
+"""Most connections accepted before others have their turn."""
+
+REST = 0.5
+"""Seconds without accepting after the process has run out of descriptors."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _Door(Pollable):
+    """One listening socket."""
+
+    __slots__ = ("_listener", "sock")
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        self.sock = sock
+
+    def ready(self, events: int) -> None:
+        self._listener.accept(self)
+
+    def failed(self, error: Exception) -> None:
+        pass
 
 
 class Listener:
     """Accepts clients on all its addresses and gives each a `Link` made by `new_link`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, new_link: Callable[[], Link]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, new_link: Callable[[], Link], log: Any) -> None:
         self._loop = loop
+        self._poller = poller
         self._new_link = new_link
-        self._servers: list[asyncio.AbstractServer] = []
-        self._sockets: list[tuple[Path, int]] = []
+        self._log = log
+        self._doors: list[_Door] = []
+        self._paths: list[tuple[Path, int]] = []
         self.addresses: list[str] = []
 
     async def start(self, addresses: Iterable[ListenAddress], *, shared_port: bool = False) -> None:
@@ -36,45 +64,93 @@ class Listener:
                 if isinstance(address, TcpAddress):
                     await self._tcp(address, shared_port)
                 else:
-                    await self._unix(address)
+                    self._unix(address)
             except OSError as error:
-                await self.close()
+                self.close()
                 raise ConfigError("listen", str(address), _what_to_do(address, error)) from None
 
     async def _tcp(self, address: TcpAddress, shared_port: bool) -> None:
-        server = await self._loop.create_server(
-            self._new_link,  # type: ignore[arg-type]
-            address.host,
-            address.port,
-            backlog=BACKLOG,
-            reuse_address=True,
-            reuse_port=shared_port or None,
-        )
-        self._servers.append(server)
-        for bound in server.sockets:
-            host, port = bound.getsockname()[:2]
-            self.addresses.append(str(TcpAddress(host, port)))
+        found = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        port = address.port
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if shared_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # With port 0 every address of a name gets the port that the first was given.
+                sock.bind((where[0], port, *where[2:]))
+                sock.listen(BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+            port = sock.getsockname()[1]
+            self._open(sock, str(TcpAddress(str(where[0]), port)))
 
-    async def _unix(self, address: UnixAddress) -> None:
+    def _unix(self, address: UnixAddress) -> None:
         path = Path(address.path)
         _remove_stale(path)
-        server = await self._loop.create_unix_server(self._new_link, str(path), backlog=BACKLOG)  # type: ignore[arg-type]
-        self._servers.append(server)
-        # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of authentication.
-        path.chmod(0o777)
-        self._sockets.append((path, path.stat().st_ino))
-        self.addresses.append(str(address))
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(path))
+            # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of authentication.
+            path.chmod(0o777)
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self._paths.append((path, path.stat().st_ino))
+        self._open(sock, str(address))
 
-    async def close(self) -> None:
+    def _open(self, sock: socket.socket, address: str) -> None:
+        sock.setblocking(False)
+        door = _Door(self, sock)
+        self._doors.append(door)
+        self.addresses.append(address)
+        self._poller.add(sock.fileno(), door, READABLE)
+
+    def accept(self, door: _Door) -> None:
+        """Accepts who is waiting at a door."""
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = door.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._rest(door, error)
+                return
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._new_link().attach(sock, peer_name(address))
+
+    def _rest(self, door: _Door, error: OSError) -> None:
+        """Descriptors or memory have run out: those who wait stay in the kernel's queue for a moment."""
+        if error.errno not in _EXHAUSTED:
+            self._log.warning("accepting a connection failed", reason=error.strerror)
+            return
+        self._log.error("can't accept connections", reason=error.strerror, retry_seconds=REST)
+        self._poller.change(door.sock.fileno(), 0)
+        self._loop.call_later(REST, self._go_on, door)
+
+    def _go_on(self, door: _Door) -> None:
+        if door in self._doors:
+            self._poller.change(door.sock.fileno(), READABLE)
+
+    def close(self) -> None:
         """Accepts no more; connections that exist stay."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-        for path, inode in self._sockets:
+        for door in self._doors:
+            self._poller.remove(door.sock.fileno())
+            door.sock.close()
+        self._doors.clear()
+        for path, inode in self._paths:
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == inode:
                     path.unlink()
-        self._sockets.clear()
+        self._paths.clear()
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The identity of prepared statements, apart from any session and any server connection.
 
 Sessions that prepare the same text with the same parameter types share one `Statement`, and with it one statement on each server connection.

@@ -14,8 +14,14 @@ cdef class Assignment:
     cdef public Py_ssize_t size
     cdef readonly Py_ssize_t total
     cdef readonly Py_ssize_t opening
+    cdef readonly Py_ssize_t idle
     cdef readonly object waiters
     cdef dict _flavours
 
     cpdef object take(self, Flavour flavour)
+    cpdef object wait(self, object waiter, Flavour flavour)
     cpdef object give_back(self, object server, Flavour flavour)
+    @cython.locals(first=tuple)
+    cpdef object next_waiter(self, Flavour flavour)
+    cdef _put(self, object server, Flavour flavour)
+    cdef _take_oldest(self, Flavour flavour)

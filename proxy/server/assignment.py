@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Which server connection serves which session: decisions only, no I/O.
 
 A pool holds at most `size` server connections for one user and database.  Connections differ in *flavour*: the start-up parameters that they
@@ -60,14 +60,18 @@ class Flavour:
 
 
 class Assignment:
-    """The state of one pool.  Servers and waiters are opaque; each belongs to a `Flavour`."""
+    """The state of one pool.  Servers and waiters are opaque; each belongs to a `Flavour`.
 
-    __slots__ = ("_flavours", "opening", "size", "total", "waiters")
+    `total` counts the connections that are open or being opened, `idle` those that nobody uses, `opening` those on their way.
+    """
+
+    __slots__ = ("_flavours", "idle", "opening", "size", "total", "waiters")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.total = 0  # open or being opened
+        self.total = 0
         self.opening = 0
+        self.idle = 0
         self.waiters: deque[tuple[Any, Flavour]] = deque()
         self._flavours: dict[Any, Flavour] = {}
 
@@ -83,21 +87,19 @@ class Assignment:
         if not flavour.idle and not flavour.opening and not flavour.waiting and not flavour.sessions:
             self._flavours.pop(flavour.key, None)
 
-    @property
-    def idle(self) -> int:
-        """Number of idle connections."""
-        return sum(len(flavour.idle) for flavour in self._flavours.values())
-
     def take(self, flavour: Flavour) -> Any:
         """An idle server for a session that has just come, or None: then it has to `wait`."""
         if flavour.idle and not self.waiters:
+            self.idle -= 1
             return flavour.idle.pop()
         return None
 
-    def wait(self, waiter: Any, flavour: Flavour) -> list[Decision]:
-        """Puts a session at the end of the line."""
+    def wait(self, waiter: Any, flavour: Flavour) -> list[Decision] | None:
+        """Puts a session at the end of the line.  None: nothing can be done for it now."""
         self.waiters.append((waiter, flavour))
         flavour.waiting += 1
+        if self.total >= self.size and not self.idle:
+            return None
         return self.plan()
 
     def wait_first(self, waiter: Any, flavour: Flavour) -> None:
@@ -116,16 +118,34 @@ class Assignment:
 
     def give_back(self, server: Any, flavour: Flavour) -> list[Decision] | None:
         """A session returns its server, clean.  None: nobody waits and nothing is to be done."""
-        flavour.idle.append(server)
-        if not self.waiters:
+        self._put(server, flavour)
+        if not self.waiters and self.total <= self.size:
             return None
         return self.plan()
+
+    def next_waiter(self, flavour: Flavour) -> Any:
+        """Who gets a server of this flavour that is just coming back, if that is plain: the first in the line; None when it is not."""
+        if self.waiters and self.total <= self.size:
+            first = self.waiters[0]
+            if first[1] is flavour:
+                self.waiters.popleft()
+                flavour.waiting -= 1
+                return first[0]
+        return None
+
+    def _put(self, server: Any, flavour: Flavour) -> None:
+        flavour.idle.append(server)
+        self.idle += 1
+
+    def _take_oldest(self, flavour: Flavour) -> Any:
+        self.idle -= 1
+        return flavour.idle.pop(0)
 
     def opened(self, server: Any, flavour: Flavour) -> list[Decision]:
         """A connection that was to be opened is there."""
         self.opening -= 1
         flavour.opening -= 1
-        flavour.idle.append(server)
+        self._put(server, flavour)
         return self.plan()
 
     def open_failed(self, flavour: Flavour) -> None:
@@ -139,6 +159,7 @@ class Assignment:
         self.total -= 1
         if server in flavour.idle:
             flavour.idle.remove(server)
+            self.idle -= 1
         return self.plan()
 
     def resize(self, size: int) -> list[Decision]:
@@ -155,6 +176,7 @@ class Assignment:
             waiter, flavour = entry
             if flavour.idle:
                 server = flavour.idle.pop()
+                self.idle -= 1
                 self.waiters.remove(entry)
                 flavour.waiting -= 1
                 decisions.append(Grant(waiter, server))
@@ -179,7 +201,7 @@ class Assignment:
         victim = max((f for f in self._flavours.values() if f is not flavour and f.idle), key=lambda f: len(f.idle), default=None)
         if victim is None:
             return False
-        decisions.append(Close(victim.idle.pop(0)))
+        decisions.append(Close(self._take_oldest(victim)))
         self.total -= 1
         return True
 
@@ -188,5 +210,5 @@ class Assignment:
             crowded = max((f for f in self._flavours.values() if f.idle), key=lambda f: len(f.idle), default=None)
             if crowded is None:
                 return
-            decisions.append(Close(crowded.idle.pop(0)))
+            decisions.append(Close(self._take_oldest(crowded)))
             self.total -= 1

@@ -8,7 +8,16 @@ from proxy.observe.record cimport QueryRecord
 from proxy.server.assignment cimport Flavour
 
 
-cdef class Receiver(LinkHandler):
+cdef class Waiter(LinkHandler):
+    cdef public Flavour flavour
+    cdef public double waiting_since
+
+    cpdef wait(self)
+    cpdef grant(self, ServerConnection server)
+    cpdef refuse(self, object refusal)
+
+
+cdef class Receiver(Waiter):
     cpdef deliver(self, bytes data)
     cpdef settled(self, ServerConnection server)
     cpdef measured(self, QueryRecord record)

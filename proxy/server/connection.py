@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """One connection to a server: relays its replies to whom they belong, and knows what state it is in.
 
 Bytes flow from the socket through the frame scanner to the receiver without being decoded: a chunk in which nothing is skipped goes on as the
@@ -19,7 +19,22 @@ from proxy.net.link import Link, LinkHandler
 from proxy.observe.record import QueryRecord
 
 
-class Receiver(LinkHandler):
+class Waiter(LinkHandler):
+    """Who asks a pool for a server of its `flavour`.  `waiting_since` is when it began to wait (`time.perf_counter`)."""
+
+    __slots__ = ("flavour", "waiting_since")
+
+    def wait(self) -> None:
+        """There is no server yet; `grant` or `refuse` will be called."""
+
+    def grant(self, server: ServerConnection) -> None:
+        """Here is the server."""
+
+    def refuse(self, refusal: Any) -> None:
+        """There is none; `refusal` (`pool.Refusal`) says why."""
+
+
+class Receiver(Waiter):
     """Who gets the replies of a server connection."""
 
     __slots__ = ()
@@ -364,6 +379,9 @@ class ServerConnection(LinkHandler):
         self.undo(failed, True)
 
     # -- the link -----------------------------------------------------------------------------------------------------------------------
+
+    def ended(self) -> None:
+        self.link.abort()
 
     def lost(self, error: Exception | None) -> None:
         self._out.clear()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from protocol.auth.md5 import md5_hash, md5_response
 from protocol.auth.scram import ScramClient, ScramKeys
@@ -31,6 +33,7 @@ from protocol.types import CancelKey
 from proxy.config.auth_file import Credential, Md5Hash, PlainPassword
 from proxy.config.url import ServerUrl, SslMode, SslNegotiation
 from proxy.net.link import Link, LinkHandler
+from proxy.net.poller import Poller
 from proxy.net.tls import ALPN
 
 MAX_LOGIN_MESSAGE = 65_536
@@ -90,6 +93,10 @@ class _Login(LinkHandler):
         self._buffer += data
         self._arrived.set()
 
+    def ended(self) -> None:
+        self._lost = True
+        self._arrived.set()
+
     def lost(self, error: Exception | None) -> None:
         self._lost = True
         self._error = error
@@ -119,16 +126,11 @@ class _Login(LinkHandler):
         return bytes(self._buffer)
 
 
-async def open_link(
-    loop: asyncio.AbstractEventLoop, url: ServerUrl, handler: _Login, context: ssl.SSLContext | None
-) -> Link:
+async def open_link(poller: Poller, url: ServerUrl, handler: _Login, context: ssl.SSLContext | None) -> Link:
     """A connection to the server, with TLS where `context` and `sslmode` say so."""
-    link = Link(loop, handler)
-    link.peer = url.address
-    if url.is_unix_socket:
-        await loop.create_unix_connection(lambda: link, url.socket_path)  # type: ignore[arg-type, return-value]
-        return link
-    await loop.create_connection(lambda: link, url.host, url.port)  # type: ignore[arg-type, return-value]
+    loop = asyncio.get_running_loop()
+    link = Link(poller, loop, handler)
+    link.attach(await _connected_socket(loop, url), url.address)
     try:
         if context is not None:
             await _secure(link, url, handler, context)
@@ -137,6 +139,35 @@ async def open_link(
         link.abort()
         raise
     return link
+
+
+async def _connected_socket(loop: asyncio.AbstractEventLoop, url: ServerUrl) -> socket.socket:
+    """A socket connected to the first of the host's addresses that answers."""
+    if url.is_unix_socket:
+        return await _connected(loop, socket.AF_UNIX, url.socket_path)
+    found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    error: OSError = ConnectionError("host has no address")
+    for family, _, _, _, address in dict.fromkeys(found):
+        try:
+            sock = await _connected(loop, family, address)
+        except OSError as failure:
+            error = failure
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+    raise error
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _secure(link: Link, url: ServerUrl, handler: _Login, context: ssl.SSLContext) -> None:
@@ -157,7 +188,7 @@ async def _secure(link: Link, url: ServerUrl, handler: _Login, context: ssl.SSLC
 
 
 async def connect(
-    loop: asyncio.AbstractEventLoop,
+    poller: Poller,
     url: ServerUrl,
     startup: dict[str, str],
     credential: Credential | ScramKeys | None,
@@ -175,7 +206,7 @@ async def connect(
         attempts = [context, None]
     for number, attempt in enumerate(attempts, 1):
         try:
-            return await _attempt(loop, url, startup, credential, attempt, timeout)
+            return await _attempt(poller, url, startup, credential, attempt, timeout)
         except ssl.SSLError as error:
             if number == len(attempts):
                 raise _unreachable(url, _ssl_reason(error)) from None
@@ -186,7 +217,7 @@ async def connect(
 
 
 async def _attempt(
-    loop: asyncio.AbstractEventLoop,
+    poller: Poller,
     url: ServerUrl,
     startup: dict[str, str],
     credential: Credential | ScramKeys | None,
@@ -197,7 +228,7 @@ async def _attempt(
     link: Link | None = None
     try:
         async with asyncio.timeout(timeout):
-            link = await open_link(loop, url, handler, context)
+            link = await open_link(poller, url, handler, context)
             greeting = await _log_in(link, handler, startup, credential, url)
             link.handler = None
             return link, greeting
@@ -313,7 +344,7 @@ def _md5(user: str, credential: Credential | ScramKeys | None, salt: bytes) -> b
 
 
 async def send_cancel(
-    loop: asyncio.AbstractEventLoop, url: ServerUrl, context: ssl.SSLContext | None, key: CancelKey, timeout: float
+    poller: Poller, url: ServerUrl, context: ssl.SSLContext | None, key: CancelKey, timeout: float
 ) -> None:
     """Asks the server to cancel what the connection with this key runs, and waits until it has taken note (it closes the connection).
 
@@ -321,7 +352,7 @@ async def send_cancel(
     """
     handler = _Login()
     async with asyncio.timeout(timeout):
-        link = await open_link(loop, url, handler, context)
+        link = await open_link(poller, url, handler, context)
         try:
             link.write(CancelRequest(key).encode())
             with contextlib.suppress(ConnectionError):

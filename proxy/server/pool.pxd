@@ -1,7 +1,7 @@
 cimport cython
 
 from proxy.server.assignment cimport Assignment, Flavour
-from proxy.server.connection cimport ServerConnection
+from proxy.server.connection cimport ServerConnection, Waiter
 
 
 cdef class Pool:
@@ -32,8 +32,11 @@ cdef class Pool:
     cdef set _tasks
 
     @cython.locals(server=ServerConnection)
-    cpdef ServerConnection acquire(self, object waiter, Flavour flavour)
+    cpdef ServerConnection acquire(self, Waiter waiter, Flavour flavour)
     cpdef release(self, ServerConnection server)
+    @cython.locals(waiter=Waiter, flavour=Flavour)
+    cdef _give_back(self, ServerConnection server)
+    cdef _grant(self, Waiter waiter, ServerConnection server)
     cdef _run(self, ServerConnection server, bytes sql)
     cdef _close(self, ServerConnection server)
     cdef _forget(self, ServerConnection server)

@@ -1,7 +1,7 @@
-# cython: boundscheck=False, wraparound=False
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The server connections of one user and database: carries out what `Assignment` decides.
 
-Who waits for a server is a `Waiter`: a session with a batch, or a log-in that needs to know what the server says of itself.
+Who waits for a server is a `Waiter`: a session with a batch, or a log-in that needs to know what a server says of itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from protocol.pipeline import Reply
 from proxy.server.assignment import Assignment, Close, Flavour, Grant
-from proxy.server.connection import ServerConnection
+from proxy.server.connection import ServerConnection, Waiter
 from proxy.server.handshake import ConnectFailure, FailureKind
 
 FIRST_RETRY = 0.1
@@ -95,7 +95,7 @@ class Pool:
 
     # -- for sessions ---------------------------------------------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Any, flavour: Flavour) -> ServerConnection | None:
+    def acquire(self, waiter: Waiter, flavour: Flavour) -> ServerConnection | None:
         """A server at once, or None: `waiter.wait` has been called, and `grant` or `refuse` will be."""
         server: ServerConnection | None = self.assignment.take(flavour)
         if server is not None:
@@ -104,10 +104,12 @@ class Pool:
         self.waits_total += 1
         waiter.wait()
         self._arm(self.wait_timeout)
-        self._apply(self.assignment.wait(waiter, flavour))
+        decisions = self.assignment.wait(waiter, flavour)
+        if decisions is not None:
+            self._apply(decisions)
         return None
 
-    def leave(self, waiter: Any) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """A waiter has gone away."""
         if self.assignment.leave(waiter):
             self._apply(self.assignment.plan())
@@ -123,9 +125,17 @@ class Pool:
             self._discarding.add(server)
             self._run(server, b"DISCARD ALL")
         else:
-            decisions = self.assignment.give_back(server, server.flavour)
-            if decisions is not None:
-                self._apply(decisions)
+            self._give_back(server)
+
+    def _give_back(self, server: ServerConnection) -> None:
+        flavour = server.flavour
+        waiter: Waiter | None = self.assignment.next_waiter(flavour)
+        if waiter is not None:
+            self._grant(waiter, server)
+            return
+        decisions = self.assignment.give_back(server, flavour)
+        if decisions is not None:
+            self._apply(decisions)
 
     def abandon(self, server: ServerConnection) -> None:
         """A session has ended with the server in whatever state."""
@@ -168,7 +178,7 @@ class Pool:
             self._run(server, b"DISCARD ALL")
         else:
             self._discarding.discard(server)
-            self._apply(self.assignment.give_back(server, server.flavour) or [])
+            self._give_back(server)
 
     def server_lost(self, server: ServerConnection, error: Exception | None) -> None:
         """A connection has broken, idle or in use."""
@@ -207,7 +217,7 @@ class Pool:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _grant(self, waiter: Any, server: ServerConnection) -> None:
+    def _grant(self, waiter: Waiter, server: ServerConnection) -> None:
         self.acquired_total += 1
         self.wait_seconds_total += perf_counter() - waiter.waiting_since
         if server.link.closed:

@@ -11,6 +11,7 @@ from protocol.types import CancelKey
 from proxy.config.auth_file import Credential, PlainPassword
 from proxy.config.url import ServerUrl
 from proxy.net.link import Link
+from proxy.net.poller import Poller
 from proxy.net.tls import context_to_server
 from proxy.server.connection import ServerConnection
 from proxy.server.handshake import ConnectFailure, FailureKind, Greeting, connect, send_cancel
@@ -28,12 +29,21 @@ class Primary:
     Raises `ssl.SSLError` or `OSError` at construction for certificate files that can't be used.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: ServerUrl, timeout: float, prepared_statements: int, log: Any) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        url: ServerUrl,
+        timeout: float,
+        prepared_statements: int,
+        log: Any,
+    ) -> None:
         self.url = url
         self.prepared_statements = prepared_statements
         self.unreachable: str | None = "the primary has not been reached yet"
         self.newest_minor = 2
         self._loop = loop
+        self._poller = poller
         self._timeout = timeout
         self._context: ssl.SSLContext | None = context_to_server(url)
         self._log = log
@@ -51,7 +61,7 @@ class Primary:
             startup["options"] = self.url.options
         startup.update(parameters)
         try:
-            link, greeting = await connect(self._loop, self.url, startup, credential, self._context, self._timeout)
+            link, greeting = await connect(self._poller, self.url, startup, credential, self._context, self._timeout)
         except ConnectFailure as failure:
             if failure.kind is FailureKind.UNREACHABLE:
                 self._lost(failure.message)
@@ -74,7 +84,7 @@ class Primary:
 
     async def _cancel(self, server: ServerConnection) -> None:
         try:
-            await send_cancel(self._loop, self.url, self._context, CancelKey(server.pid, server.secret), self._timeout)
+            await send_cancel(self._poller, self.url, self._context, CancelKey(server.pid, server.secret), self._timeout)
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._log.warning("cancel request failed", server=self.url.address, pid=server.pid, reason=str(error))
             server.retire = "a cancel request to it may still be under way"
@@ -112,7 +122,7 @@ class Primary:
         while True:
             startup = {"user": self.url.user, "database": self.url.database, "application_name": "pgsluice"}
             try:
-                link, greeting = await connect(self._loop, self.url, startup, credential, self._context, self._timeout)
+                link, greeting = await connect(self._poller, self.url, startup, credential, self._context, self._timeout)
             except ConnectFailure as failure:
                 if first:
                     self._log.warning("primary can't be reached", server=self.url.address, reason=failure.message)

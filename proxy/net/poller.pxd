@@ -1,0 +1,19 @@
+cimport cython
+
+
+cdef class Pollable:
+    cpdef ready(self, int events)
+    cpdef failed(self, object error)
+
+
+cdef class Poller:
+    cdef object _epoll
+    cdef object _loop
+    cdef dict _watched
+
+    cpdef add(self, int fd, Pollable watched, int events)
+    cpdef change(self, int fd, int events)
+    cpdef remove(self, int fd)
+    @cython.locals(watched=Pollable)
+    cpdef turn(self)
+    cpdef _serve(self, Pollable watched, int events)
