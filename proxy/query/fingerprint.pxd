@@ -8,7 +8,7 @@ cdef int OTHER, SPACE, WORD, OPEN, CLOSE, COMMA, SEMICOLON, IDENTIFIER, COMMENT,
 cdef int BLANK, QUOTE, DOUBLE_QUOTE, QUESTION, BACKSLASH, NEWLINE, RETURN
 cdef int MINUS, PLUS, SLASH, STAR, DOLLAR, DOT, AMPERSAND, SEMICOLON_SIGN
 cdef int PARENTHESIS, BRACKET, COMMA_SIGN, ZERO, NINE
-cdef int LOWER_E, LOWER_U, LOWER_X, LOWER_N, LOWER_T, LOWER_F, UPPER_A
+cdef int LOWER_E, LOWER_F, LOWER_I, LOWER_N, LOWER_T, LOWER_U, LOWER_V, LOWER_X, UPPER_A
 cdef int LEVELS, BEHIND_IN, BEHIND_VALUES
 cdef int ELEMENT, PREVIOUS, PREVIOUS_END, ROW, NEXT_ROW, PREVIOUS_ROW, PREVIOUS_ROW_END, FRAME
 
@@ -61,7 +61,7 @@ cdef Py_ssize_t _element_ended(
 @cython.locals(f=Py_ssize_t, start=Py_ssize_t, previous=Py_ssize_t, length=Py_ssize_t)
 cdef Py_ssize_t _row_ended(unsigned char* o, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth) noexcept
 
-@cython.locals(length=Py_ssize_t, word=bytes)
+@cython.locals(length=Py_ssize_t)
 cdef Py_ssize_t _word_ended(
     unsigned char* o, Py_ssize_t start, Py_ssize_t n, Py_ssize_t* frames, Py_ssize_t depth
 ) except -1

@@ -31,7 +31,7 @@ OTHER, SPACE, WORD, OPEN, CLOSE, COMMA, SEMICOLON, IDENTIFIER, COMMENT, LITERAL 
 BLANK, QUOTE, DOUBLE_QUOTE, QUESTION, BACKSLASH, NEWLINE, RETURN = b" '\"?\\\n\r"
 MINUS, PLUS, SLASH, STAR, DOLLAR, DOT, AMPERSAND, SEMICOLON_SIGN = b"-+/*$.&;"
 PARENTHESIS, BRACKET, COMMA_SIGN, ZERO, NINE = b"([,09"
-LOWER_E, LOWER_U, LOWER_X, LOWER_N, LOWER_T, LOWER_F, UPPER_A = b"euxntfA"
+LOWER_E, LOWER_F, LOWER_I, LOWER_N, LOWER_T, LOWER_U, LOWER_V, LOWER_X, UPPER_A = b"efintuvxA"
 
 # What is known of the lists being read, as positions in the output (-1: none): a frame of seven for each
 # bracket level (deeper ones are read, but their lists are not shortened), then the ends of the last `in` and
@@ -344,15 +344,14 @@ def _word_ended(o: bytearray, start: int, n: int, frames: list[int], depth: int)
     """The output's length behind the word at `start` .. `n`; words before lists are noted in the frames."""
     length = n - start
     if length == 2:
-        if bytes(o[start:n]) == b"in":
+        if o[start] == LOWER_I and o[start + 1] == LOWER_N:
             frames[BEHIND_IN] = n
     elif length == 6:
-        word = bytes(o[start:n])
-        if word == b"values":
+        if o[start] == LOWER_V and bytes(o[start:n]) == b"values":
             frames[BEHIND_VALUES] = n
             if depth < LEVELS:
                 frames[depth * FRAME + NEXT_ROW] = n + 1
-        elif word == b"select" and depth < LEVELS and frames[depth * FRAME + ELEMENT] == start:
+        elif depth < LEVELS and frames[depth * FRAME + ELEMENT] == start and bytes(o[start:n]) == b"select":
             frames[depth * FRAME + ELEMENT] = -1
     elif _is_constant(o, start, n):
         o[start] = QUESTION
