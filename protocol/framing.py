@@ -1,17 +1,20 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Finds the message boundaries in a byte stream without taking messages apart.
 
-A typed message is a tag byte, a 32-bit big-endian length that counts itself, and a body (PostgreSQL manual, "Message Format").  A relay
-needs to look at very few of them: the scanner walks a chunk as it came from the socket, steps over the bulk (rows, COPY data) without
-stopping, and stops at every other message.  What it has stepped over may be relayed as it stands, in one piece.
+A typed message is a tag byte, a 32-bit big-endian length that counts itself, and a body (PostgreSQL manual,
+"Message Format"). A relay needs to look at very few of them: the scanner walks a chunk as it came from the
+socket, steps over the bulk (rows, COPY data) without stopping, and stops at every other message. What it has
+stepped over may be relayed as it stands, in one piece.
 
 Each tag is of one *kind*, by direction:
 
-- ``HOLD``: delivered when it is there completely; a small message, anything longer than the limit is a violation;
-- ``STREAM``: delivered when complete or, if it is longer than `hold` bytes, as soon as that many of them are there: its rest then passes
-  as bulk, so that a message of 1 GB never has to be in memory;
+- ``HOLD``: delivered when it is there completely; a small message, anything longer than the limit is a
+  violation;
+- ``STREAM``: delivered when complete or, if it is longer than `hold` bytes, as soon as that many of them are
+  there: its rest then passes as bulk, so that a message of 1 GB never has to be in memory;
 - ``BULK``: never delivered, relayed as it comes;
-- ``LARGE``: like HOLD with a far higher limit (Parse, whose text is needed to prepare the statement on other servers);
+- ``LARGE``: like HOLD with a far higher limit (Parse, whose text is needed to prepare the statement on other
+  servers);
 - unknown: a `ProtocolViolation`.
 
 The scanner never copies, except for the beginning of a message that the next chunk completes.
@@ -55,14 +58,28 @@ BACKEND_KINDS = _kinds(hold="123CGHIKRSWZcnsv", stream="AENTVt", bulk="Dd")
 class FrameScanner:
     """Walks one direction of one connection.
 
-    `feed` takes a chunk, then `next` is called until it returns 0.  After a tag, the message is ``data[start:end]`` (tag and length
-    included); `end` is the end of what is there when the message is streamed, and `left` tells how many bytes of it are still to come.
-    After 0, ``data[:pos]`` has been walked and may be relayed; what lies behind is kept for the next chunk.
+    `feed` takes a chunk, then `next` is called until it returns 0. After a tag, the message is
+    ``data[start:end]`` (tag and length included); `end` is the end of what is there when the message is
+    streamed, and `left` tells how many bytes of it are still to come. After 0, ``data[:pos]`` has been walked
+    and may be relayed; what lies behind is kept for the next chunk.
 
     Raises `ProtocolViolation` from `next` for an unknown tag or an impossible length.
     """
 
-    __slots__ = ("_held", "_hold", "_kinds", "_limit", "_need", "_party", "data", "end", "left", "pos", "size", "start")
+    __slots__ = (
+        "_held",
+        "_hold",
+        "_kinds",
+        "_limit",
+        "_need",
+        "_party",
+        "data",
+        "end",
+        "left",
+        "pos",
+        "size",
+        "start",
+    )
 
     def __init__(self, kinds: bytes, hold: int, limit: int, party: str) -> None:
         self._kinds = kinds
@@ -79,7 +96,9 @@ class FrameScanner:
         self.left = 0
 
     def feed(self, chunk: bytes) -> bool:
-        """Takes the next chunk.  False: it did not complete the message that has begun, there is nothing to walk."""
+        """Takes the next chunk. False: it did not complete the message that has begun, there is nothing to
+        walk.
+        """
         held = self._held
         if held is not None:
             held += chunk

@@ -1,11 +1,13 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The queue of replies that a server connection still owes.
 
-PostgreSQL answers requests strictly in order (manual, "Message Flow"), so one queue per server connection tells for every backend message
-whose it is.  Each request that was sent leaves a `Reply` in the queue, which says what becomes of the answer:
+PostgreSQL answers requests strictly in order (manual, "Message Flow"), so one queue per server connection
+tells for every backend message whose it is. Each request that was sent leaves a `Reply` in the queue, which
+says what becomes of the answer:
 
 - ``FORWARD``: it goes to the receiver as it is;
-- ``SKIP``: it answers a message that the proxy slipped in (a Parse for a statement that this server did not have): it is swallowed;
+- ``SKIP``: it answers a message that the proxy slipped in (a Parse for a statement that this server did not
+  have): it is swallowed;
 - ``FAKE``: the request never went to the server; its answer is `Reply.fake`, sent when its turn comes.
 
 A reply names its receiver, so that statements of several sessions can be under way on one server connection.
@@ -24,13 +26,17 @@ Close            CloseComplete                          the same
 Sync             ReadyForQuery                          -
 ===============  =====================================  =======================================
 
-After an error in the extended protocol the server discards messages until it reads a Sync; Query and FunctionCall are discarded as well.
+After an error in the extended protocol the server discards messages until it reads a Sync; Query and
+FunctionCall are discarded as well.
 
-A server that is reading COPY data ignores Sync (``CopyGetData`` in the server's copyfromparse.c, for the sake of old clients that send one
-behind Execute): a Sync sent before the CopyDone or CopyFail gets no ReadyForQuery.
+A server that is reading COPY data ignores Sync (``CopyGetData`` in the server's copyfromparse.c, for the sake
+of old clients that send one behind Execute): a Sync sent before the CopyDone or CopyFail gets no
+ReadyForQuery.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from protocol.errors import ProtocolViolation
 
@@ -58,24 +64,37 @@ FAILED = 0x45
 class Reply:
     """An answer that is due.
 
-    `statement` is the prepared statement that the request names (an object of the caller's), `name` the session's name for it,
-    `server_name` the server's (of a Parse or Close, empty for the unnamed statement), and `previous` what the session's name stood for
-    before: what the caller needs to undo its bookkeeping when the request was never carried out.  `record` is the measurement that
-    an Execute or a Query fills; `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch.
+    `statement` is the prepared statement that the request names (an object of the caller's), `name` the
+    session's name for it, `server_name` the server's (of a Parse or Close, empty for the unnamed statement),
+    and `previous` what the session's name stood for before: what the caller needs to undo its bookkeeping
+    when the request was never carried out. `record` is the measurement that an Execute or a Query fills;
+    `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch.
     """
 
-    __slots__ = ("action", "fake", "kind", "name", "piece", "previous", "receiver", "record", "sent", "server_name", "statement")
+    __slots__ = (
+        "action",
+        "fake",
+        "kind",
+        "name",
+        "piece",
+        "previous",
+        "receiver",
+        "record",
+        "sent",
+        "server_name",
+        "statement",
+    )
 
-    def __init__(self, kind: int, action: int, receiver: object) -> None:
+    def __init__(self, kind: int, action: int, receiver: Any) -> None:
         self.kind = kind
         self.action = action
         self.receiver = receiver
         self.fake: bytes | None = None
-        self.record: object = None
-        self.statement: object = None
+        self.record: Any = None
+        self.statement: Any = None
         self.name: bytes | None = None
         self.server_name: bytes | None = None
-        self.previous: object = None
+        self.previous: Any = None
         self.sent = 0.0
         self.piece = 0
 
@@ -86,11 +105,23 @@ class Reply:
 class ReplyPipeline:
     """The outstanding replies of one server connection, oldest first, and what the stream tells of its state.
 
-    `status` is the transaction status of the last ReadyForQuery; `unsynced` tells that messages of the extended protocol were sent that no
-    Sync has followed yet; `copying_in` that the server is reading COPY data.
+    `status` is the transaction status of the last ReadyForQuery; `unsynced` tells that messages of the
+    extended protocol were sent that no Sync has followed yet; `copying_in` that the server is reading COPY
+    data.
     """
 
-    __slots__ = ("_first", "_queue", "copying_in", "copying_out", "done", "dropped", "failed", "skipping", "status", "unsynced")
+    __slots__ = (
+        "_first",
+        "_queue",
+        "copying_in",
+        "copying_out",
+        "done",
+        "dropped",
+        "failed",
+        "skipping",
+        "status",
+        "unsynced",
+    )
 
     def __init__(self) -> None:
         self._queue: list[Reply] = []
@@ -129,7 +160,8 @@ class ReplyPipeline:
     def add(self, reply: Reply) -> bool:
         """Adds the reply to a request that is being sent.
 
-        False: the request will not be carried out (the server is discarding messages until a Sync) and the reply is not due.
+        False: the request will not be carried out (the server is discarding messages until a Sync) and the
+        reply is not due.
         """
         kind = reply.kind
         if kind == 0x53:  # Sync
@@ -153,10 +185,12 @@ class ReplyPipeline:
         return True
 
     def answer(self, tag: int, status: int) -> int:
-        """Accounts for a backend message that is neither bulk nor asynchronous; `status` is the byte in a ReadyForQuery.
+        """Accounts for a backend message that is neither bulk nor asynchronous; `status` is the byte in a
+        ReadyForQuery.
 
-        Returns FORWARD or SKIP.  Afterwards `done` is the reply that this message completed, if any; after an ErrorResponse that made the
-        server discard requests, `failed` is the request that failed and `dropped` are those behind it, oldest first.
+        Returns FORWARD or SKIP. Afterwards `done` is the reply that this message completed, if any; after an
+        ErrorResponse that made the server discard requests, `failed` is the request that failed and `dropped`
+        are those behind it, oldest first.
 
         Raises `ProtocolViolation` when the message answers nothing that was asked.
         """
@@ -178,7 +212,9 @@ class ReplyPipeline:
         elif tag == 0x54 or tag == 0x6E:  # RowDescription, NoData
             if kind == 0x44:
                 self._pop(head)
-        elif tag == 0x43 or tag == 0x49 or tag == 0x73:  # CommandComplete, EmptyQueryResponse, PortalSuspended
+        elif (
+            tag == 0x43 or tag == 0x49 or tag == 0x73
+        ):  # CommandComplete, EmptyQueryResponse, PortalSuspended
             self.copying_in = False
             self.copying_out = False
             if kind == 0x45:
@@ -232,11 +268,14 @@ class ReplyPipeline:
         del queue[:at]
         self._first = 0
         self.skipping = not queue
-        # The error answers what the session asked, even when it met a message that was slipped in on the session's behalf.
+        # The error answers what the session asked, even when it met a message that was slipped in on the
+        # session's behalf.
         return 0 if head.receiver is not None else 1
 
     def _begin_copy_in(self) -> None:
-        """The server now reads COPY data: a Sync among what it has been sent already goes by without an answer."""
+        """The server now reads COPY data: a Sync among what it has been sent already goes by without an
+        answer.
+        """
         queue = self._queue
         at = self._first + 1
         while at < len(queue) and queue[at].kind == 0x53:

@@ -1,9 +1,10 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Reads and changes the names in extended-protocol messages where they stand, without decoding the rest.
 
-All functions take the chunk and the offsets of one whole message in it (tag byte at `start`, first byte behind it at `end`).  Of a message that
-is streamed, only its beginning needs to be there, names included.  Raises `ProtocolViolation` ("invalid string in message") when a name does
-not end within the message.  Source: PostgreSQL manual, "Message Formats".
+All functions take the chunk and the offsets of one whole message in it (tag byte at `start`, first byte
+behind it at `end`). Of a message that is streamed, only its beginning needs to be there, names included.
+Raises `ProtocolViolation` ("invalid string in message") when a name does not end within the message. Source:
+PostgreSQL manual, "Message Formats".
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def rename_bind(data: bytes, start: int, end: int, old: bytes, new: bytes) -> by
 
 
 def parse_message(name: bytes, key: bytes) -> bytes:
-    """A Parse from a statement name and a statement key: the query, NUL, and the parameter types as in the message."""
+    """A Parse from a statement name and a statement key: the query, NUL, and the parameter types as in the
+    message.
+    """
     return with_length(0x50, 4 + len(name) + 1 + len(key)) + name + b"\0" + key
 
 
@@ -56,7 +59,9 @@ def close_statement(name: bytes) -> bytes:
 
 
 def command_rows(data: bytes, start: int, end: int) -> int:
-    """The number at the end of a CommandComplete's tag (``SELECT 5``, ``INSERT 0 1``), 0 where there is none."""
+    """The number at the end of a CommandComplete's tag (``SELECT 5``, ``INSERT 0 1``), 0 where there is
+    none.
+    """
     p = data
     at = end - 2
     rows = 0
@@ -83,5 +88,7 @@ def error_sqlstate(data: bytes, start: int, end: int) -> str:
 
 
 def error_is_fatal(data: bytes, start: int, end: int) -> bool:
-    """Whether an ErrorResponse ends the connection (severity FATAL or PANIC, from the field that is never translated)."""
+    """Whether an ErrorResponse ends the connection (severity FATAL or PANIC, from the field that is never
+    translated).
+    """
     return data.find(b"VFATAL\0", start, end) >= 0 or data.find(b"VPANIC\0", start, end) >= 0

@@ -1,6 +1,7 @@
 """Recognises DEALLOCATE of a single prepared statement.
 
-Drivers drop statements with SQL as well as with Close messages (psycopg does where libpq is older than 17); such a statement's name is the session's own.
+Drivers drop statements with SQL as well as with Close messages (psycopg does where libpq is older than 17);
+such a statement's name is the session's own.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import re
 
 _DEALLOCATE = re.compile(
-    rb"""\s*DEALLOCATE\s+(?:PREPARE\s+)?(?:"((?:[^"]|"")+)"|([A-Za-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\Z""", re.IGNORECASE
+    rb"""\s*DEALLOCATE\s+(?:PREPARE\s+)?(?:"((?:[^"]|"")+)"|([A-Za-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\Z""",
+    re.IGNORECASE,
 )
 
 
 def deallocate_target(sql: bytes) -> bytes | None:
-    """The name of the statement that `sql` deallocates; None for any other statement and for DEALLOCATE ALL."""
+    """The name of the statement that `sql` deallocates; None for any other statement and for DEALLOCATE
+    ALL.
+    """
     match = _DEALLOCATE.match(sql)
     if match is None:
         return None

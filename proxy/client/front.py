@@ -34,7 +34,10 @@ class Front:
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
-        settings: Settings, primary: Primary, statistics: QueryStatistics, log: Any
+        settings: Settings,
+        primary: Primary,
+        statistics: QueryStatistics,
+        log: Any,
     ) -> None:
         self.loop = loop
         self._poller = poller
@@ -54,7 +57,7 @@ class Front:
         self._closing = False
         self._repeated = RepeatedEvents(log)
 
-    # -- arrivals ---------------------------------------------------------------------------------------------------------------------------
+    # -- arrivals ----------------------------------------------------------------------------------
 
     def new_link(self) -> Link:
         """The protocol object of a connection that has just been accepted."""
@@ -74,8 +77,12 @@ class Front:
         """Four random bytes for an md5 log-in."""
         return secrets.token_bytes(4)
 
-    def pool_for(self, user: str, database: str, credential: Credential | None, keys: ScramKeys | None) -> Pool:
-        """The pool of a user and a database.  What the user has just proved to know is used for the server, too."""
+    def pool_for(
+        self, user: str, database: str, credential: Credential | None, keys: ScramKeys | None
+    ) -> Pool:
+        """The pool of a user and a database. What the user has just proved to know is used for the server,
+        too.
+        """
         pool = self.pools.get((user, database))
         if pool is None:
             pool = Pool(
@@ -102,12 +109,14 @@ class Front:
         self.flavour_left(session.pool, session.flavour)
 
     def flavour_left(self, pool: Pool, flavour: Flavour) -> None:
-        """A session or log-in no longer uses the pool; a pool that nobody uses and that has no server is forgotten."""
+        """A session or log-in no longer uses the pool; a pool that nobody uses and that has no server is
+        forgotten.
+        """
         pool.session_ended(flavour)
         if not pool.sessions and not pool.assignment.total:
             self.pools.pop((pool.user, pool.database), None)
 
-    # -- what goes wrong --------------------------------------------------------------------------------------------------------------------
+    # -- what goes wrong ---------------------------------------------------------------------------
 
     def protocol_violated(self, peer: str, reason: str) -> None:
         self.protocol_violations_total += 1
@@ -120,10 +129,12 @@ class Front:
         self.login_failures_total += 1
         self._repeated.warning("log-in failed", key=(_host(peer), user), peer=peer, user=user)
 
-    # -- cancel -----------------------------------------------------------------------------------------------------------------------------
+    # -- cancel ------------------------------------------------------------------------------------
 
     async def cancel(self, key: CancelKey) -> None:
-        """Cancels what the session with this key runs, if it runs anything; returns when the server has taken note."""
+        """Cancels what the session with this key runs, if it runs anything; returns when the server has taken
+        note.
+        """
         session = self.registry.find(key)
         if session is None:
             return
@@ -134,7 +145,7 @@ class Front:
         self.primary.cancel(server)
         await self.primary.wait_for_cancels()
 
-    # -- the end ----------------------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Ends every session and every pool."""
@@ -160,4 +171,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     try:
         return context_for_clients(client.tls_cert, client.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError("client_tls_cert", str(client.tls_cert), f"a certificate and key that can be used ({error})") from None
+        raise ConfigError(
+            "client_tls_cert", str(client.tls_cert), f"a certificate and key that can be used ({error})"
+        ) from None

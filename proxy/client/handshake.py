@@ -1,6 +1,8 @@
-"""A client that has not logged in yet: start-up, TLS, authentication (PostgreSQL manual, "Start-up", "Canceling Requests in Progress").
+"""A client that has not logged in yet: start-up, TLS, authentication (PostgreSQL manual, "Start-up",
+"Canceling Requests in Progress").
 
-A state machine fed by the link: `_step` is the method that makes something of the bytes that have come, and returns False when it needs more.
+A state machine fed by the link: `_step` is the method that makes something of the bytes that have come, and
+returns False when it needs more.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Refused(Exception):
 
 
 class ClientHandshake(Waiter):
-    """One log-in; `context` is the front door (`app.Front`).  As a `Waiter` of a pool it waits for what a server says at log-in."""
+    """One log-in; `context` is the front door (`app.Front`). As a `Waiter` of a pool it waits for what a
+    server says at log-in.
+    """
 
     __slots__ = (
         "_asked_gss",
@@ -105,7 +109,7 @@ class ClientHandshake(Waiter):
             self.context.protocol_violated(self.link.peer, str(violation))
             self._refuse("08P01", str(violation))
 
-    # -- start-up -------------------------------------------------------------------------------------------------------------------------
+    # -- start-up ----------------------------------------------------------------------------------
 
     def _start(self) -> bool:
         buffer = self._buffer
@@ -132,7 +136,8 @@ class ClientHandshake(Waiter):
     def _tls_requested(self) -> bool:
         self._asked_tls = True
         if self._buffer:
-            # Whatever stands behind the request was sent in the clear, by the client or by somebody in between (CVE-2021-23222).
+            # Whatever stands behind the request was sent in the clear, by the client or by somebody in
+            # between (CVE-2021-23222).
             raise ProtocolViolation("received unencrypted data after SSL request")
         if self.context.tls is None or self.link.tls is not None:
             self.link.write(b"N")
@@ -142,7 +147,9 @@ class ClientHandshake(Waiter):
         return False
 
     def greeted(self, first: bytes) -> bool:
-        """Looks at the first byte, which is still in the socket: TLS at once is left to TLS.  True: go on and read."""
+        """Looks at the first byte, which is still in the socket: TLS at once is left to TLS. True: go on and
+        read.
+        """
         if first != _TLS_HANDSHAKE:
             return True
         self._asked_tls = True
@@ -156,7 +163,9 @@ class ClientHandshake(Waiter):
     async def _upgrade(self, *, direct: bool) -> None:
         link = self.link
         try:
-            await link.start_tls(self.context.tls, server_side=True, timeout=self.context.settings.client.login_timeout)
+            await link.start_tls(
+                self.context.tls, server_side=True, timeout=self.context.settings.client.login_timeout
+            )
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self.context.tls_failed(link.peer, str(error))
             self._end()
@@ -181,9 +190,14 @@ class ClientHandshake(Waiter):
     def _startup_message(self, message: StartupMessage) -> None:
         context = self.context
         notice = negotiation(message, context.newest_minor)
-        if context.settings.client.tls is ClientTls.REQUIRE and self.link.tls is None and self.link.peer != "unix":
+        if (
+            context.settings.client.tls is ClientTls.REQUIRE
+            and self.link.tls is None
+            and self.link.peer != "unix"
+        ):
             raise Refused("28000", "connection requires TLS (client_tls = require)")
-        if message.user is None:
+        user = message.user
+        if user is None:
             raise Refused("28000", "no PostgreSQL user name specified in startup packet")
         if message.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
             raise Refused("0A000", "replication connections are not supported")
@@ -191,9 +205,9 @@ class ClientHandshake(Waiter):
             self.link.write(notice.encode())
             message = StartupMessage(3, notice.minor, message.parameters)
         self._startup = message
-        self._begin_authentication(message.user)
+        self._begin_authentication(user)
 
-    # -- authentication ------------------------------------------------------------------------------------------------------------------
+    # -- authentication ----------------------------------------------------------------------------
 
     def _begin_authentication(self, user: str) -> None:
         authenticator = self.context.authenticator
@@ -274,10 +288,12 @@ class ClientHandshake(Waiter):
         self.context.login_failed(self.link.peer, self._startup.user)
         return Refused("28P01", f'password authentication failed for user "{self._startup.user}"')
 
-    # -- after it -------------------------------------------------------------------------------------------------------------------------
+    # -- after it ----------------------------------------------------------------------------------
 
     def _let_in(self, credential: Credential | None, keys: ScramKeys | None) -> None:
-        """The client is who it says: it may come in once it is known what a server of its own would tell it."""
+        """The client is who it says: it may come in once it is known what a server of its own would tell
+        it.
+        """
         self._step = self._keep
         if not self.context.authenticator.trusting:
             self._ok_sent = True
@@ -343,7 +359,7 @@ class ClientHandshake(Waiter):
         if self._buffer:
             session.received(bytes(self._buffer))
 
-    # -- the end --------------------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def _too_late(self) -> None:
         self._refuse("08P01", "log-in took too long (login_timeout)")
@@ -370,4 +386,3 @@ class ClientHandshake(Waiter):
         if pool is not None:
             pool.leave(self)
             self.context.flavour_left(pool, flavour)
-

@@ -9,7 +9,9 @@ from proxy.client.session import Session
 
 
 class Registry:
-    """Every logged-in session of this process.  A key that nobody has is answered like one that is wrong: not at all."""
+    """Every logged-in session of this process. A key that nobody has is answered like one that is wrong: not
+    at all.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[CancelKey, Session | None] = {}
@@ -18,7 +20,9 @@ class Registry:
         return len(self._sessions)
 
     def new_key(self, pid: int, minor: int) -> CancelKey:
-        """A fresh key: `pid` is that of a server connection, the secret has 4 bytes in protocol 3.0 and 32 in 3.2."""
+        """A fresh key: `pid` is that of a server connection, the secret has 4 bytes in protocol 3.0 and 32 in
+        3.2.
+        """
         while True:
             key = CancelKey(pid, secrets.token_bytes(32 if minor >= 2 else 4))
             if key not in self._sessions:

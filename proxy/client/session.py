@@ -1,10 +1,11 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """A logged-in client: reads its messages, borrows a server for them, and gives it back.
 
-Messages gather in a *batch* until one of them makes the server answer (Query, Sync, Flush, FunctionCall).  Only then is a server needed: the one
-that the session holds (it is inside a transaction), or one from the pool.  What depends on the server, above all which prepared
-statements it already has, is decided when the batch is sent, in `_transmit`; the batch itself is a list of pieces, cut from the chunks as
-they came wherever something may have to be slipped in.
+Messages gather in a *batch* until one of them makes the server answer (Query, Sync, Flush, FunctionCall).
+Only then is a server needed: the one that the session holds (it is inside a transaction), or one from the
+pool. What depends on the server, above all which prepared statements it already has, is decided when the
+batch is sent, in `_transmit`; the batch itself is a list of pieces, cut from the chunks as they came wherever
+something may have to be slipped in.
 
 `settled` is the only place where a server is kept or given back.
 """
@@ -16,7 +17,13 @@ from typing import Any
 
 from protocol.errors import ProtocolViolation
 from protocol.framing import FrameScanner, frontend_scanner
-from protocol.messages.rewrite import close_statement, cstring_end, describe_statement, parse_message, rename_bind
+from protocol.messages.rewrite import (
+    close_statement,
+    cstring_end,
+    describe_statement,
+    parse_message,
+    rename_bind,
+)
 from protocol.pipeline import Reply
 from proxy.client import replies as say
 from proxy.client.deallocate import deallocate_target
@@ -37,7 +44,9 @@ MAX_PORTALS = 1_000
 
 
 _serials = 0
-"""Numbers the Parse messages for the unnamed statement, so that a server connection can tell whose it holds."""
+"""Numbers the Parse messages for the unnamed statement, so that a server connection can tell whose it
+holds.
+"""
 
 
 def _next_serial() -> int:
@@ -47,7 +56,9 @@ def _next_serial() -> int:
 
 
 class Session(Receiver):
-    """One client.  `server` is the connection it holds at the moment, if any; `waiting` tells that it waits for one."""
+    """One client. `server` is the connection it holds at the moment, if any; `waiting` tells that it waits
+    for one.
+    """
 
     __slots__ = (
         "_backlog",
@@ -112,7 +123,7 @@ class Session(Receiver):
         self._offset = 0
         self._bytes_seen = 0
 
-    # -- from the client ----------------------------------------------------------------------------------------------------------------
+    # -- from the client ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         if self.waiting:
@@ -201,7 +212,12 @@ class Session(Receiver):
         seen = self._offset + scanner.end + scanner.left
         server = self.server
         record = QueryRecord(
-            shape, self.user, self.database, self._now, seen - self._bytes_seen, server is not None and server.pipeline.status != 0x49
+            shape,
+            self.user,
+            self.database,
+            self._now,
+            seen - self._bytes_seen,
+            server is not None and server.pipeline.status != 0x49,
         )
         self._bytes_seen = seen
         return record
@@ -221,9 +237,15 @@ class Session(Receiver):
             self._maybe_deallocate(scanner, sql)
 
     def _maybe_deallocate(self, scanner: FrameScanner, sql: bytes) -> None:
-        """DEALLOCATE of one of the session's own statements: the server knows it by another name, and keeps it for others."""
+        """DEALLOCATE of one of the session's own statements: the server knows it by another name, and keeps
+        it for others.
+        """
         name = deallocate_target(sql)
-        if name is None or name not in self.statements or (self.server is not None and self.server.pipeline.status == 0x45):
+        if (
+            name is None
+            or name not in self.statements
+            or (self.server is not None and self.server.pipeline.status == 0x45)
+        ):
             return
         del self.statements[name]
         gone = b"pgsluice_gone_%x" % _next_serial()
@@ -270,7 +292,9 @@ class Session(Receiver):
         self._replace(scanner, statement.parse())
 
     def _parse_again(self, scanner: FrameScanner, reply: Reply, name: bytes) -> None:
-        """A Parse for a name that is taken: the server itself shall say what is wrong with it, so it is made to have that name."""
+        """A Parse for a name that is taken: the server itself shall say what is wrong with it, so it is made
+        to have that name.
+        """
         self._replies.pop()
         self._cut(scanner, scanner.start)
         taken = Reply(0x50, 1, self)
@@ -281,7 +305,9 @@ class Session(Receiver):
         self._replies.append(reply)
 
     def _huge_parse(self, name_length: int) -> None:
-        """A text too long to keep passes through; it can only be prepared as the unnamed statement, where it is used at once."""
+        """A text too long to keep passes through; it can only be prepared as the unnamed statement, where it
+        is used at once.
+        """
         if name_length > 0:
             raise ProtocolViolation("the text of a named prepared statement may have at most 16 MB")
         self._unnamed = None
@@ -318,7 +344,9 @@ class Session(Receiver):
         self._portals[portal] = statement
 
     def _use_unnamed(self, scanner: FrameScanner, reply: Reply, statement: Statement | None) -> None:
-        """The unnamed statement of an earlier batch may be gone from the server: leaves a place to parse it again."""
+        """The unnamed statement of an earlier batch may be gone from the server: leaves a place to parse it
+        again.
+        """
         if statement is not None and not self._fresh:
             self._cut(scanner, scanner.start)
             reply.statement = statement
@@ -352,7 +380,9 @@ class Session(Receiver):
         if name_end > start + 5:
             statement = None if self._portals is None else self._portals.get(data[start + 5 : name_end])
         reply = Reply(0x45, 0, self)
-        reply.record = self._record(scanner, statement.fingerprint if statement is not None else fingerprint(b"portal"))
+        reply.record = self._record(
+            scanner, statement.fingerprint if statement is not None else fingerprint(b"portal")
+        )
         self._replies.append(reply)
 
     def _close(self, scanner: FrameScanner) -> None:
@@ -386,7 +416,7 @@ class Session(Receiver):
         if server is not None:
             head = server.pipeline.head()
             if head is not None and head.record is not None:
-                record: QueryRecord = head.record  # type: ignore[assignment]
+                record: QueryRecord = head.record
                 seen = self._offset + scanner.end
                 record.bytes_in += seen - self._bytes_seen
                 self._bytes_seen = seen
@@ -394,7 +424,9 @@ class Session(Receiver):
         self._ended = True
 
     def _go_on_raw(self) -> None:
-        """COPY data, or the rest of a message that is streamed: goes on to the server that reads it, or nowhere."""
+        """COPY data, or the rest of a message that is streamed: goes on to the server that reads it, or
+        nowhere.
+        """
         server = self.server
         if server is None:
             self._pieces.clear()
@@ -402,7 +434,7 @@ class Session(Receiver):
             return
         self._dispatch()
 
-    # -- to the server ------------------------------------------------------------------------------------------------------------------
+    # -- to the server -----------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Sends the batch, after getting a server for it if need be."""
@@ -467,11 +499,13 @@ class Session(Receiver):
             self.settled(server)
 
     def _prepare(self, server: ServerConnection, reply: Reply, inserted: list[tuple[int, bytes]]) -> None:
-        """Makes sure that the statement of this request is on the server, and notes what the request makes of it there."""
+        """Makes sure that the statement of this request is on the server, and notes what the request makes of
+        it there.
+        """
         if reply.kind == 0x50:
             self._prepare_parse(server, reply, inserted)
             return
-        statement: Statement = reply.statement  # type: ignore[assignment]
+        statement: Statement = reply.statement
         if reply.name is not None:  # the unnamed statement
             if server.unnamed != reply.previous:
                 self._slip_in(server, inserted, reply.piece, parse_message(b"", statement.key), b"")
@@ -480,7 +514,9 @@ class Session(Receiver):
             self._slip_in(server, inserted, reply.piece, statement.parse(), statement.name)
             self._note(server, inserted, reply.piece, statement.name)
 
-    def _prepare_parse(self, server: ServerConnection, reply: Reply, inserted: list[tuple[int, bytes]]) -> None:
+    def _prepare_parse(
+        self, server: ServerConnection, reply: Reply, inserted: list[tuple[int, bytes]]
+    ) -> None:
         name = reply.server_name
         if name is None:
             return
@@ -490,14 +526,17 @@ class Session(Receiver):
         if reply.statement is None:
             server.retire = "a statement name was taken twice"
         elif server.has(name):
-            # The client parses anew, so the server shall plan anew: another session's older statement gives way.
+            # The client parses anew, so the server shall plan anew: another session's older statement gives
+            # way.
             close = Reply(0x43, 1, self)
             close.server_name = name
             inserted.append((reply.piece, close_statement(name)))
             self._add(server, close)
         self._note(server, inserted, reply.piece, name)
 
-    def _note(self, server: ServerConnection, inserted: list[tuple[int, bytes]], piece: int, name: bytes) -> None:
+    def _note(
+        self, server: ServerConnection, inserted: list[tuple[int, bytes]], piece: int, name: bytes
+    ) -> None:
         """Notes a statement that is being prepared; above the limit the one used longest ago is closed."""
         server.note_prepared(name)
         surplus = server.surplus(name)
@@ -507,7 +546,14 @@ class Session(Receiver):
             inserted.append((piece, close_statement(surplus)))
             self._add(server, close)
 
-    def _slip_in(self, server: ServerConnection, inserted: list[tuple[int, bytes]], piece: int, message: bytes, name: bytes) -> None:
+    def _slip_in(
+        self,
+        server: ServerConnection,
+        inserted: list[tuple[int, bytes]],
+        piece: int,
+        message: bytes,
+        name: bytes,
+    ) -> None:
         """A Parse that the client did not send; its answer is skipped."""
         parse = Reply(0x50, 1, self)
         parse.server_name = name
@@ -518,7 +564,7 @@ class Session(Receiver):
         if not server.pipeline.add(reply):
             server.undo(reply, False)
 
-    # -- from the pool --------------------------------------------------------------------------------------------------------------------
+    # -- from the pool -----------------------------------------------------------------------------
 
     def grant(self, server: ServerConnection) -> None:
         """The pool has a server for the batch."""
@@ -528,23 +574,27 @@ class Session(Receiver):
         waited = perf_counter() - self.waiting_since
         for reply in self._replies:
             if reply.record is not None:
-                record: QueryRecord = reply.record  # type: ignore[assignment]
+                record: QueryRecord = reply.record
                 record.wait = waited
         self._now += waited
         self._transmit(server)
         self._go_on()
 
     def refuse(self, refusal: Refusal) -> None:
-        """There is no server for the batch: it gets an error, the session lives on unless it is in the middle of a message."""
+        """There is no server for the batch: it gets an error, the session lives on unless it is in the middle
+        of a message.
+        """
         self.waiting = False
         sqlstate, message, detail = refusal.sqlstate, refusal.message, refusal.detail
         replies = self._replies
         for reply in reversed(replies):
             self.undo(reply, False)
-        unfinished = not replies or replies[len(replies) - 1].kind not in (0x51, 0x53, 0x46) or self.scanner.partial
+        unfinished = (
+            not replies or replies[len(replies) - 1].kind not in (0x51, 0x53, 0x46) or self.scanner.partial
+        )
         for reply in replies:
             if reply.record is not None:
-                record: QueryRecord = reply.record  # type: ignore[assignment]
+                record: QueryRecord = reply.record
                 record.sqlstate = sqlstate
                 record.wait = record.total = perf_counter() - record.started
                 self.measured(record)
@@ -577,7 +627,7 @@ class Session(Receiver):
         self.waiting = True
         self.waiting_since = perf_counter()
 
-    # -- from the server ------------------------------------------------------------------------------------------------------------------
+    # -- from the server ---------------------------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
         self.link.write(data)
@@ -603,11 +653,13 @@ class Session(Receiver):
         self.statistics.observe(record)
 
     def failed(self, reply: Reply, sqlstate: str, server: ServerConnection) -> None:
-        statement: Statement | None = reply.statement  # type: ignore[assignment]
+        statement: Statement | None = reply.statement
         if statement is None:
             return
         now = perf_counter()
-        record = QueryRecord(statement.fingerprint, self.user, self.database, reply.sent, 0, server.pipeline.status != 0x49)
+        record = QueryRecord(
+            statement.fingerprint, self.user, self.database, reply.sent, 0, server.pipeline.status != 0x49
+        )
         record.sqlstate = sqlstate
         record.server = record.total = now - reply.sent
         record.server_pid = server.pid
@@ -621,11 +673,11 @@ class Session(Receiver):
             if carried_out:
                 self._unnamed = None
             else:
-                self._unnamed, self._serial = reply.previous  # type: ignore[misc]
+                self._unnamed, self._serial = reply.previous
         elif reply.previous is None:
             self.statements.pop(name, None)
         else:
-            self.statements[name] = reply.previous  # type: ignore[assignment]
+            self.statements[name] = reply.previous
 
     def statements_dropped(self, server: ServerConnection) -> None:
         self.statements.clear()
@@ -643,7 +695,7 @@ class Session(Receiver):
             self.link.write(say.error("FATAL", "08006", "server closed the connection unexpectedly", None))
         self._end()
 
-    # -- the end --------------------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def choked(self) -> None:
         if self.server is not None:
@@ -654,10 +706,17 @@ class Session(Receiver):
             self.server.link.resume()
 
     def ended(self) -> None:
-        """The client sends no more: what it has asked is still answered, as by a server, which reads the end only after that."""
+        """The client sends no more: what it has asked is still answered, as by a server, which reads the end
+        only after that.
+        """
         self.closing = True
         server = self.server
-        if not self.waiting and (server is None or server.pipeline.unsynced or server.pipeline.copying_in or server.pipeline.is_idle()):
+        if not self.waiting and (
+            server is None
+            or server.pipeline.unsynced
+            or server.pipeline.copying_in
+            or server.pipeline.is_idle()
+        ):
             self._end()
 
     def lost(self, error: Exception | None) -> None:
@@ -703,7 +762,9 @@ class Session(Receiver):
 
 
 def _merge(pieces: list[bytes], inserted: list[tuple[int, bytes]]) -> list[bytes]:
-    """The pieces with what is slipped in: each insertion goes before the piece of its number, in their order."""
+    """The pieces with what is slipped in: each insertion goes before the piece of its number, in their
+    order.
+    """
     merged: list[bytes] = []
     at = 0
     for place, message in inserted:

@@ -1,10 +1,10 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """One connection, to a client or to a server: the only place where bytes meet sockets and the event loop.
 
-Who does something with the bytes is the link's *handler* of the moment (log-in, session, server connection), exchanged when the connection's
-life goes on.  A plain connection is served by the `Poller`: received and sent directly, one system call each; what the socket does not
-take is queued and sent when it can be.  A connection that goes over to TLS is handed to the event loop's transport, as whose protocol
-the link then serves.
+Who does something with the bytes is the link's *handler* of the moment (log-in, session, server connection),
+exchanged when the connection's life goes on. A plain connection is served by the `Poller`: received and sent
+directly, one system call each; what the socket does not take is queued and sent when it can be. A connection
+that goes over to TLS is handed to the event loop's transport, as whose protocol the link then serves.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import socket
 import ssl
 from typing import Any
 
-from proxy.net.poller import Pollable, Poller
 import proxy.net.sockets as sockets
+from proxy.net.poller import Pollable, Poller
 
 HIGH_WATER = 65_536
 """Bytes queued for the peer above which the handler is told to stop (`LinkHandler.choked`)."""
@@ -49,9 +49,10 @@ class LinkHandler:
 class Link(Pollable):
     """A connection over TCP, a Unix socket or TLS.
 
-    `peer` is the other end's address for logs.  `closed` is true once the connection is lost or being closed: nothing is written any more.
-    `choking` tells that more than HIGH_WATER bytes are queued.  `greeted` is called, instead of the handler, with the first byte
-    that the peer sends, which is left in the socket (the start of a TLS connection must be left to TLS).
+    `peer` is the other end's address for logs. `closed` is true once the connection is lost or being closed:
+    nothing is written any more. `choking` tells that more than HIGH_WATER bytes are queued. `greeted` is
+    called, instead of the handler, with the first byte that the peer sends, which is left in the socket (the
+    start of a TLS connection must be left to TLS).
     """
 
     __slots__ = (
@@ -102,7 +103,7 @@ class Link(Pollable):
         self._events = 1
         self.poller.add(self._fd, self, 1)
 
-    # -- plain connections: called by the poller ------------------------------------------------------------------------------------------
+    # -- plain connections: called by the poller ---------------------------------------------------
 
     def ready(self, events: int) -> None:
         if events & 4:  # writable
@@ -195,7 +196,7 @@ class Link(Pollable):
             self._socket = None
             self.loop.call_soon(self.connection_lost, error)
 
-    # -- TLS connections: called by the event loop ----------------------------------------------------------------------------------------
+    # -- TLS connections: called by the event loop -------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -228,10 +229,12 @@ class Link(Pollable):
         if self.handler is not None:
             self.handler.cleared()
 
-    # -- called by the handler ------------------------------------------------------------------------------------------------------------
+    # -- called by the handler ---------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Sends bytes, in order; what the socket does not take at once is queued (see `LinkHandler.choked`)."""
+        """Sends bytes, in order; what the socket does not take at once is queued (see
+        `LinkHandler.choked`).
+        """
         if self.closed:
             return
         if self._fd < 0:
@@ -296,7 +299,9 @@ class Link(Pollable):
         else:
             self._drop(None)
 
-    async def start_tls(self, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None, timeout: float) -> None:
+    async def start_tls(
+        self, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None, timeout: float
+    ) -> None:
         """Goes over to TLS.  Raises `ssl.SSLError`, `OSError` or `TimeoutError`."""
         sock = self._socket
         if sock is None:
@@ -308,14 +313,14 @@ class Link(Pollable):
         try:
             if server_side:
                 await self.loop.connect_accepted_socket(
-                    lambda: self,  # type: ignore[arg-type, return-value]
+                    lambda: self,  # type: ignore[type-var]
                     sock,
                     ssl=context,
                     ssl_handshake_timeout=timeout,
                 )
             else:
                 await self.loop.create_connection(
-                    lambda: self,  # type: ignore[arg-type, return-value]
+                    lambda: self,  # type: ignore[type-var]
                     sock=sock,
                     ssl=context,
                     server_hostname=hostname or "",

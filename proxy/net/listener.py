@@ -48,7 +48,9 @@ class _Door(Pollable):
 class Listener:
     """Accepts clients on all its addresses and gives each a `Link` made by `new_link`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, new_link: Callable[[], Link], log: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, poller: Poller, new_link: Callable[[], Link], log: Any
+    ) -> None:
         self._loop = loop
         self._poller = poller
         self._new_link = new_link
@@ -58,7 +60,9 @@ class Listener:
         self.addresses: list[str] = []
 
     async def start(self, addresses: Iterable[ListenAddress], *, shared_port: bool = False) -> None:
-        """Binds the addresses; `shared_port` lets several processes have the same one (SO_REUSEPORT).  Raises `ConfigError`."""
+        """Binds the addresses; `shared_port` lets several processes have the same one (SO_REUSEPORT). Raises
+        `ConfigError`.
+        """
         for address in addresses:
             try:
                 if isinstance(address, TcpAddress):
@@ -70,7 +74,9 @@ class Listener:
                 raise ConfigError("listen", str(address), _what_to_do(address, error)) from None
 
     async def _tcp(self, address: TcpAddress, shared_port: bool) -> None:
-        found = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await self._loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         port = address.port
         for family, kind, protocol, _, where in dict.fromkeys(found):
             sock = socket.socket(family, kind, protocol)
@@ -95,7 +101,8 @@ class Listener:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(str(path))
-            # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of authentication.
+            # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of
+            # authentication.
             path.chmod(0o777)
             sock.listen(BACKLOG)
         except OSError:

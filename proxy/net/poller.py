@@ -1,9 +1,10 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Watches the sockets of the relay with an epoll of its own, which the event loop watches as one descriptor.
 
-A relay's work is four system calls for each transaction; what an event loop adds to each of them (a transport, a context, a call through the
-interpreter) costs more than everything else that the proxy does.  So plain connections bypass the loop's transports: one turn takes all the
-sockets that are ready and lets each link receive and send by itself.  Where there is no epoll, the event loop watches each socket.
+A relay's work is four system calls for each transaction; what an event loop adds to each of them (a
+transport, a context, a call through the interpreter) costs more than everything else that the proxy does. So
+plain connections bypass the loop's transports: one turn takes all the sockets that are ready and lets each
+link receive and send by itself. Where there is no epoll, the event loop watches each socket.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Poller:
         try:
             watched.ready(events)
         except Exception as error:
-            self._loop.call_exception_handler({"message": "a connection's handler failed", "exception": error})
+            self._loop.call_exception_handler(
+                {"message": "a connection's handler failed", "exception": error}
+            )
             watched.failed(error)
 
     def _watch_by_loop(self, fd: int, events: int) -> None:

@@ -1,6 +1,7 @@
 """Receiving and sending on non-blocking sockets by descriptor.
 
-Compiled modules use the inline functions of the same names in ``sockets.pxd``, which make the system call and nothing else.
+Compiled modules use the inline functions of the same names in ``sockets.pxd``, which make the system call and
+nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ RECEIVE_SIZE = 65_536
 
 
 def receive(fd: int) -> bytes | None:
-    """What has arrived, at most RECEIVE_SIZE bytes; empty at the end of the stream, None when there is nothing now.  Raises `OSError`."""
+    """What has arrived, at most RECEIVE_SIZE bytes; empty at the end of the stream, None when there is
+    nothing now. Raises `OSError`.
+    """
     try:
         return os.read(fd, RECEIVE_SIZE)
     except BlockingIOError:
@@ -29,7 +32,9 @@ def send(fd: int, data: bytes) -> int:
 
 
 def peek(sock: socket.socket) -> bytes | None:
-    """The first byte that has arrived, which stays there; empty at the end of the stream, None when there is nothing now."""
+    """The first byte that has arrived, which stays there; empty at the end of the stream, None when there is
+    nothing now.
+    """
     try:
         return sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

@@ -8,7 +8,9 @@ from pathlib import Path
 from proxy.config.url import ServerUrl, SslMode
 
 ALPN = "postgresql"
-"""The application protocol that PostgreSQL registers; direct TLS demands it (manual, "SSL Session Encryption")."""
+"""The application protocol that PostgreSQL registers; direct TLS demands it (manual, "SSL Session
+Encryption").
+"""
 
 _DEFAULT_ROOT = Path.home() / ".postgresql" / "root.crt"
 
@@ -16,8 +18,9 @@ _DEFAULT_ROOT = Path.home() / ".postgresql" / "root.crt"
 def context_to_server(url: ServerUrl) -> ssl.SSLContext | None:
     """The context that `sslmode` and its companions ask for; None where TLS is not wanted.
 
-    As in libpq, ``require`` with a root certificate verifies like ``verify-ca``, ``sslrootcert=system`` means the operating system's store,
-    and a Unix socket never uses TLS.  Raises `ssl.SSLError` or `OSError` for files that can't be used.
+    As in libpq, ``require`` with a root certificate verifies like ``verify-ca``, ``sslrootcert=system`` means
+    the operating system's store, and a Unix socket never uses TLS. Raises `ssl.SSLError` or `OSError` for
+    files that can't be used.
     """
     if url.sslmode is SslMode.DISABLE or url.is_unix_socket:
         return None
@@ -44,7 +47,9 @@ def context_to_server(url: ServerUrl) -> ssl.SSLContext | None:
 
 
 def context_for_clients(certificate: Path, key: Path) -> ssl.SSLContext:
-    """The context for clients' connections.  Raises `ssl.SSLError` or `OSError` for files that can't be used."""
+    """The context for clients' connections. Raises `ssl.SSLError` or `OSError` for files that can't be
+    used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([ALPN])

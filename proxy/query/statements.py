@@ -1,8 +1,9 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The identity of prepared statements, apart from any session and any server connection.
 
-Sessions that prepare the same text with the same parameter types share one `Statement`, and with it one statement on each server connection.
-Its name there is the proxy's own and is never used again for another text.
+Sessions that prepare the same text with the same parameter types share one `Statement`, and with it one
+statement on each server connection. Its name there is the proxy's own and is never used again for another
+text.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from proxy.observe.record import Fingerprint
 from proxy.query.fingerprint import fingerprint
 
 NAME_PREFIX = b"pgsluice_"
-"""What the names of our statements on the servers begin with; an application's own name is never mistaken for one."""
+"""What the names of our statements on the servers begin with; an application's own name is never mistaken for
+one.
+"""
 
 
 class Statement:
     """A text with parameter types: `key` is the part of a Parse message behind the statement's name.
 
-    `name` is the statement's name on every server connection that has it, `tick` the catalog's time of its last use.
+    `name` is the statement's name on every server connection that has it, `tick` the catalog's time of its
+    last use.
     """
 
     __slots__ = ("_parse", "fingerprint", "key", "name", "tick")
@@ -44,9 +48,11 @@ class Statement:
 
 
 class StatementCatalog:
-    """Finds the shared `Statement` of a text: at most `limit` texts are remembered, the least recently used go first.
+    """Finds the shared `Statement` of a text: at most `limit` texts are remembered, the least recently used
+    go first.
 
-    A forgotten statement stays usable by the sessions that hold it; it is just not shared with those that prepare it from now on.
+    A forgotten statement stays usable by the sessions that hold it; it is just not shared with those that
+    prepare it from now on.
     """
 
     __slots__ = ("_clock", "_limit", "_names", "_statements")

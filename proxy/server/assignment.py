@@ -1,15 +1,18 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """Which server connection serves which session: decisions only, no I/O.
 
-A pool holds at most `size` server connections for one user and database.  Connections differ in *flavour*: the start-up parameters that they
-were opened with, because RESET goes back to these.  A session can only use connections of its own flavour.
+A pool holds at most `size` server connections for one user and database. Connections differ in *flavour*: the
+start-up parameters that they were opened with, because RESET goes back to these. A session can only use
+connections of its own flavour.
 
 The rules:
 
-- an idle connection of the flavour is handed out last in, first out, so that a few stay warm and the rest can be let go;
+- an idle connection of the flavour is handed out last in, first out, so that a few stay warm and the rest can
+  be let go;
 - who must wait is served first in, first out: nobody overtakes, whatever his flavour;
 - a connection is opened when somebody waits and none is on its way for him, as long as there is room;
-- when there is no room, an idle connection of another flavour is closed to make some, the one of the flavour with most idle ones.
+- when there is no room, an idle connection of another flavour is closed to make some, the one of the flavour
+  with most idle ones.
 
 Modelled on httpcore's connection pool: the pool applies each `Decision` and then reports what happened.
 """
@@ -45,7 +48,8 @@ Decision = Grant | Open | Close
 class Flavour:
     """Server connections that were opened with the same start-up parameters (`key`), and who waits for one.
 
-    `greeting` is what such a connection last said of itself at log-in, `sessions` how many sessions have these parameters.
+    `greeting` is what such a connection last said of itself at log-in, `sessions` how many sessions have
+    these parameters.
     """
 
     __slots__ = ("greeting", "idle", "key", "opening", "sessions", "waiting")
@@ -62,7 +66,8 @@ class Flavour:
 class Assignment:
     """The state of one pool.  Servers and waiters are opaque; each belongs to a `Flavour`.
 
-    `total` counts the connections that are open or being opened, `idle` those that nobody uses, `opening` those on their way.
+    `total` counts the connections that are open or being opened, `idle` those that nobody uses, `opening`
+    those on their way.
     """
 
     __slots__ = ("_flavours", "idle", "opening", "size", "total", "waiters")
@@ -124,7 +129,9 @@ class Assignment:
         return self.plan()
 
     def next_waiter(self, flavour: Flavour) -> Any:
-        """Who gets a server of this flavour that is just coming back, if that is plain: the first in the line; None when it is not."""
+        """Who gets a server of this flavour that is just coming back, if that is plain: the first in the
+        line; None when it is not.
+        """
         if self.waiters and self.total <= self.size:
             first = self.waiters[0]
             if first[1] is flavour:
@@ -198,7 +205,11 @@ class Assignment:
     def _make_room(self, flavour: Flavour, decisions: list[Decision]) -> bool:
         if self.total < self.size:
             return True
-        victim = max((f for f in self._flavours.values() if f is not flavour and f.idle), key=lambda f: len(f.idle), default=None)
+        victim = max(
+            (f for f in self._flavours.values() if f is not flavour and f.idle),
+            key=lambda f: len(f.idle),
+            default=None,
+        )
         if victim is None:
             return False
         decisions.append(Close(self._take_oldest(victim)))
@@ -207,7 +218,9 @@ class Assignment:
 
     def _shrink(self, decisions: list[Decision]) -> None:
         while self.total > self.size:
-            crowded = max((f for f in self._flavours.values() if f.idle), key=lambda f: len(f.idle), default=None)
+            crowded = max(
+                (f for f in self._flavours.values() if f.idle), key=lambda f: len(f.idle), default=None
+            )
             if crowded is None:
                 return
             decisions.append(Close(self._take_oldest(crowded)))

@@ -1,9 +1,10 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """One connection to a server: relays its replies to whom they belong, and knows what state it is in.
 
-Bytes flow from the socket through the frame scanner to the receiver without being decoded: a chunk in which nothing is skipped goes on as the
-very object that the event loop handed over.  The `ReplyPipeline` says for each message that is not bulk whose it is; measurements are taken
-where the stream shows that a statement has ended.
+Bytes flow from the socket through the frame scanner to the receiver without being decoded: a chunk in which
+nothing is skipped goes on as the very object that the event loop handed over. The `ReplyPipeline` says for
+each message that is not bulk whose it is; measurements are taken where the stream shows that a statement has
+ended.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from protocol.messages.rewrite import command_rows, error_is_fatal, error_sqlsta
 from protocol.pipeline import Reply, ReplyPipeline
 from proxy.net.link import Link, LinkHandler
 from proxy.observe.record import QueryRecord
+from proxy.server.assignment import Flavour
 
 
 class Waiter(LinkHandler):
-    """Who asks a pool for a server of its `flavour`.  `waiting_since` is when it began to wait (`time.perf_counter`)."""
+    """Who asks a pool for a server of its `flavour`. `waiting_since` is when it began to wait
+    (`time.perf_counter`).
+    """
 
     __slots__ = ("flavour", "waiting_since")
+
+    flavour: Flavour
+    waiting_since: float
 
     def wait(self) -> None:
         """There is no server yet; `grant` or `refuse` will be called."""
@@ -52,7 +59,9 @@ class Receiver(Waiter):
         """A request that is not measured by itself (Parse, Bind, Describe) met an error."""
 
     def undo(self, reply: Reply, carried_out: bool) -> None:
-        """A request was not carried out, or (`carried_out`) failed: what was noted when it was sent does not hold."""
+        """A request was not carried out, or (`carried_out`) failed: what was noted when it was sent does not
+        hold.
+        """
 
     def statements_dropped(self, server: ServerConnection) -> None:
         """DEALLOCATE ALL or DISCARD ALL has dropped every prepared statement."""
@@ -67,9 +76,10 @@ class Receiver(Waiter):
 class ServerConnection(LinkHandler):
     """A logged-in connection to a server.
 
-    `owner` is the session that holds it; `flavour` and `pool` are the pool's.  `prepared` are the names of our statements on it with the time
-    of their last use, `unnamed` whatever its unnamed statement was parsed from (None: unknown).  `retire`, once set, is the reason why the
-    connection must not be used for another session.  `cancels` counts cancel requests that are under way to it.
+    `owner` is the session that holds it; `flavour` and `pool` are the pool's. `prepared` are the names of our
+    statements on it with the time of their last use, `unnamed` whatever its unnamed statement was parsed from
+    (None: unknown). `retire`, once set, is the reason why the connection must not be used for another
+    session. `cancels` counts cancel requests that are under way to it.
     """
 
     __slots__ = (
@@ -129,7 +139,7 @@ class ServerConnection(LinkHandler):
         self._offset = 0
         self._position = 0
 
-    # -- statements on this server ----------------------------------------------------------------------------------------------------
+    # -- statements on this server -----------------------------------------------------------------
 
     def has(self, name: bytes) -> bool:
         """Whether the statement is prepared here; marks it as used."""
@@ -145,7 +155,9 @@ class ServerConnection(LinkHandler):
         self.prepared[name] = self._clock
 
     def surplus(self, keep: bytes) -> bytes | None:
-        """The statement used longest ago, if there are more than the limit; it is forgotten and must be closed."""
+        """The statement used longest ago, if there are more than the limit; it is forgotten and must be
+        closed.
+        """
         if len(self.prepared) <= self.limit:
             return None
         name = min((n for n in self.prepared if n != keep), key=self.prepared.__getitem__, default=None)
@@ -168,7 +180,7 @@ class ServerConnection(LinkHandler):
         if receiver is not None:
             receiver.undo(reply, carried_out)
 
-    # -- the relay ----------------------------------------------------------------------------------------------------------------------
+    # -- the relay ---------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         scanner = self.scanner
@@ -196,7 +208,9 @@ class ServerConnection(LinkHandler):
             elif self._target is not self.owner:
                 self._flush(scanner)
                 self._target = self.owner
-            if tag == 0x41 or tag == 0x53 or tag == 0x4E:  # NotificationResponse, ParameterStatus, NoticeResponse
+            if (
+                tag == 0x41 or tag == 0x53 or tag == 0x4E
+            ):  # NotificationResponse, ParameterStatus, NoticeResponse
                 if self._target is None or (tag == 0x4E and head is not None and head.action == 1):
                     self._skip(scanner)
                 self._event_end = scanner.end
@@ -288,17 +302,19 @@ class ServerConnection(LinkHandler):
             if fake.fake is not None and fake.receiver is not None:
                 fake.receiver.deliver(fake.fake)
 
-    # -- what the stream tells ------------------------------------------------------------------------------------------------------------
+    # -- what the stream tells ---------------------------------------------------------------------
 
     def _completed(self, scanner: FrameScanner, head: Reply | None, now: float) -> None:
         data = scanner.data
         start = scanner.start
         if head is None:
             return
-        record: QueryRecord | None = head.record  # type: ignore[assignment]
+        record: QueryRecord | None = head.record
         if record is not None:
             record.rows += command_rows(data, start, scanner.end)
-        if data[start + 5] == 68 and (data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)):
+        if data[start + 5] == 68 and (
+            data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)
+        ):
             self.prepared.clear()
             self.unnamed = None
             if self._target is not None:
@@ -310,7 +326,7 @@ class ServerConnection(LinkHandler):
         """An Execute has ended; what its Sync costs (the commit) still counts as its time."""
         if self._executed is not None:
             self._measure(scanner, self._executed, self._executed_sent, now)
-        self._executed = reply.record  # type: ignore[assignment]
+        self._executed = reply.record
         self._executed_sent = reply.sent
 
     def _ready(self, scanner: FrameScanner, head: Reply | None, now: float) -> None:
@@ -318,7 +334,7 @@ class ServerConnection(LinkHandler):
             self._measure(scanner, self._executed, self._executed_sent, now)
             self._executed = None
         if head is not None and head.record is not None:
-            self._measure(scanner, head.record, head.sent, now)  # type: ignore[arg-type]
+            self._measure(scanner, head.record, head.sent, now)
         self._fakes(scanner)
         if not self.pipeline.is_idle():
             return
@@ -351,7 +367,7 @@ class ServerConnection(LinkHandler):
             return
         failed = self.pipeline.failed
         if failed is None:
-            record: QueryRecord | None = head.record  # type: ignore[assignment]
+            record: QueryRecord | None = head.record
             if record is None:
                 record = self._executed  # an error while committing at Sync
             if record is not None:
@@ -360,7 +376,9 @@ class ServerConnection(LinkHandler):
         self._extended_failed(scanner, failed, sqlstate, now)
 
     def _extended_failed(self, scanner: FrameScanner, failed: Reply, sqlstate: str, now: float) -> None:
-        """An error in the extended protocol: measures what failed and undoes what the server has discarded."""
+        """An error in the extended protocol: measures what failed and undoes what the server has
+        discarded.
+        """
         dropped = self.pipeline.dropped or []
         measured: Reply | None = None
         for reply in [failed, *dropped]:
@@ -368,17 +386,17 @@ class ServerConnection(LinkHandler):
                 measured = reply
                 break
         if measured is not None:
-            record: QueryRecord = measured.record  # type: ignore[assignment]
+            record: QueryRecord = measured.record
             record.sqlstate = sqlstate
             self._execute_ended(scanner, measured, now)
             self._executed_sent = measured.sent
         elif failed.receiver is not None:
-            failed.receiver.failed(failed, sqlstate, self)  # type: ignore[attr-defined]
+            failed.receiver.failed(failed, sqlstate, self)
         for reply in reversed(dropped):
             self.undo(reply, False)
         self.undo(failed, True)
 
-    # -- the link -----------------------------------------------------------------------------------------------------------------------
+    # -- the link ----------------------------------------------------------------------------------
 
     def ended(self) -> None:
         self.link.abort()

@@ -1,4 +1,6 @@
-"""Connects to a server and logs in (PostgreSQL manual, "Start-up", "SSL Session Encryption", "SASL Authentication")."""
+"""Connects to a server and logs in (PostgreSQL manual, "Start-up", "SSL Session Encryption", "SASL
+Authentication").
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ _TRANSIENT = frozenset({"53300", "57P03", "57P01", "57P02", "08006"})
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a server says of itself at log-in: `parameters` by name, `statuses` the same as the ParameterStatus messages it sent."""
+    """What a server says of itself at log-in: `parameters` by name, `statuses` the same as the
+    ParameterStatus messages it sent.
+    """
 
     pid: int
     secret: bytes
@@ -70,7 +74,9 @@ class FailureKind(Enum):
 class ConnectFailure(Exception):
     """A server connection could not be had.  `response` is the server's own error, where it sent one."""
 
-    def __init__(self, kind: FailureKind, sqlstate: str, message: str, response: ErrorResponse | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, sqlstate: str, message: str, response: ErrorResponse | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.sqlstate = sqlstate
@@ -239,7 +245,9 @@ async def _attempt(
         raise
     except AuthenticationFailed as error:
         _drop(link)
-        raise ConnectFailure(FailureKind.REFUSED, "28P01", f"log-in to {url.address} failed: {error}") from None
+        raise ConnectFailure(
+            FailureKind.REFUSED, "28P01", f"log-in to {url.address} failed: {error}"
+        ) from None
     except ProtocolError as error:
         reason = str(error)
     except OSError as error:
@@ -258,7 +266,9 @@ def _drop(link: Link | None) -> None:
 
 
 def _unreachable(url: ServerUrl, reason: str) -> ConnectFailure:
-    return ConnectFailure(FailureKind.UNREACHABLE, "08001", f"could not connect to server at {url.address}: {reason}")
+    return ConnectFailure(
+        FailureKind.UNREACHABLE, "08001", f"could not connect to server at {url.address}: {reason}"
+    )
 
 
 def _ssl_reason(error: ssl.SSLError) -> str:
@@ -267,7 +277,11 @@ def _ssl_reason(error: ssl.SSLError) -> str:
 
 
 async def _log_in(
-    link: Link, handler: _Login, startup: dict[str, str], credential: Credential | ScramKeys | None, url: ServerUrl
+    link: Link,
+    handler: _Login,
+    startup: dict[str, str],
+    credential: Credential | ScramKeys | None,
+    url: ServerUrl,
 ) -> Greeting:
     link.write(StartupMessage(3, 0, startup).encode())
     await _authenticate(link, handler, startup["user"], credential, url)
@@ -317,12 +331,16 @@ async def _authenticate(
             link.write(PasswordMessage(_md5(user, credential, message.salt)).encode())
         elif isinstance(message, AuthenticationCleartextPassword):
             if link.tls is None and not url.is_unix_socket:
-                raise AuthenticationFailed("server asks for the password in clear text on a connection without TLS")
+                raise AuthenticationFailed(
+                    "server asks for the password in clear text on a connection without TLS"
+                )
             if not isinstance(credential, PlainPassword):
                 raise AuthenticationFailed("server asks for the password, which is not known")
             link.write(PasswordMessage(credential.reveal().encode("utf-8", "surrogateescape")).encode())
         else:
-            raise AuthenticationFailed(f"server asks for an authentication that is not supported ({type(message).__name__})")
+            raise AuthenticationFailed(
+                f"server asks for an authentication that is not supported ({type(message).__name__})"
+            )
 
 
 def _scram_client(credential: Credential | ScramKeys | None) -> ScramClient:
@@ -346,7 +364,8 @@ def _md5(user: str, credential: Credential | ScramKeys | None, salt: bytes) -> b
 async def send_cancel(
     poller: Poller, url: ServerUrl, context: ssl.SSLContext | None, key: CancelKey, timeout: float
 ) -> None:
-    """Asks the server to cancel what the connection with this key runs, and waits until it has taken note (it closes the connection).
+    """Asks the server to cancel what the connection with this key runs, and waits until it has taken note (it
+    closes the connection).
 
     Raises `OSError`, `ssl.SSLError` or `TimeoutError`.
     """

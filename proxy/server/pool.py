@@ -1,12 +1,12 @@
 # cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The server connections of one user and database: carries out what `Assignment` decides.
 
-Who waits for a server is a `Waiter`: a session with a batch, or a log-in that needs to know what a server says of itself.
+Who waits for a server is a `Waiter`: a session with a batch, or a log-in that needs to know what a server
+says of itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from proxy.server.handshake import ConnectFailure, FailureKind
 
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 2.0
-"""Seconds between attempts to reach a server that can't be reached, doubling from the first to the longest."""
+"""Seconds between attempts to reach a server that can't be reached, doubling from the first to the
+longest.
+"""
 
 
 class Refusal(NamedTuple):
@@ -32,8 +34,8 @@ class Refusal(NamedTuple):
 class Pool:
     """At most `size` connections for `user` and `database`.
 
-    `primary` opens connections and cancels (see `server.primary.Primary`); `holds_for_session` tells that a session keeps its server until
-    it ends.  Times are in seconds.
+    `primary` opens connections and cancels (see `server.primary.Primary`); `holds_for_session` tells that a
+    session keeps its server until it ends. Times are in seconds.
     """
 
     __slots__ = (
@@ -65,7 +67,15 @@ class Pool:
     )
 
     def __init__(
-        self, loop: Any, primary: Any, user: str, database: str, size: int, wait_timeout: float, holds_for_session: bool, log: Any
+        self,
+        loop: Any,
+        primary: Any,
+        user: str,
+        database: str,
+        size: int,
+        wait_timeout: float,
+        holds_for_session: bool,
+        log: Any,
     ) -> None:
         self.loop = loop
         self.primary = primary
@@ -93,7 +103,7 @@ class Pool:
         self._timer: Any = None
         self._tasks: set[Any] = set()
 
-    # -- for sessions ---------------------------------------------------------------------------------------------------------------------
+    # -- for sessions ------------------------------------------------------------------------------
 
     def acquire(self, waiter: Waiter, flavour: Flavour) -> ServerConnection | None:
         """A server at once, or None: `waiter.wait` has been called, and `grant` or `refuse` will be."""
@@ -161,7 +171,7 @@ class Pool:
         if not flavour.sessions:
             self.assignment.forget_flavour(flavour)
 
-    # -- for server connections -----------------------------------------------------------------------------------------------------------
+    # -- for server connections --------------------------------------------------------------------
 
     def internal_done(self, server: ServerConnection) -> None:
         """What the pool itself had the server do is over."""
@@ -197,7 +207,7 @@ class Pool:
             self._held.discard(server)
             self.release(server)
 
-    # -- carrying out ---------------------------------------------------------------------------------------------------------------------
+    # -- carrying out ------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -249,7 +259,9 @@ class Pool:
 
     async def _open(self, flavour: Flavour) -> None:
         try:
-            link, greeting = await self.primary.connect(self.user, self.database, flavour.key, self.credential)
+            link, greeting = await self.primary.connect(
+                self.user, self.database, flavour.key, self.credential
+            )
         except ConnectFailure as failure:
             self._open_failed(flavour, failure)
             return
@@ -292,14 +304,16 @@ class Pool:
             if wanted is flavour and self.assignment.leave(waiter):
                 waiter.refuse(refusal)
 
-    # -- waiting too long -----------------------------------------------------------------------------------------------------------------
+    # -- waiting too long --------------------------------------------------------------------------
 
     def _arm(self, delay: float) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(delay, self._expire)
 
     def _expire(self) -> None:
-        """Refuses those who have waited too long; the line is in the order of arrival, so the first tells when to look again."""
+        """Refuses those who have waited too long; the line is in the order of arrival, so the first tells
+        when to look again.
+        """
         self._timer = None
         now = perf_counter()
         waiters = self.assignment.waiters
@@ -317,21 +331,26 @@ class Pool:
         failure = self._failure
         if failure is not None and not self.servers:
             if failure.response is not None:
-                return Refusal(failure.sqlstate, failure.message, failure.response.detail, failure.response.encode())
+                return Refusal(
+                    failure.sqlstate, failure.message, failure.response.detail, failure.response.encode()
+                )
             return Refusal("08001", failure.message, f"waited {self.wait_timeout:g} s (pool_wait_timeout)")
         assignment = self.assignment
         busy = len(self.servers) - assignment.idle
         return Refusal(
             "53300",
             f'pool "{self.name}" is exhausted: {busy} of {assignment.size} servers busy, '
-            f"{len(assignment.waiters) + 1} clients waiting, waited {self.wait_timeout:g} s (pool_wait_timeout)",
+            f"{len(assignment.waiters) + 1} clients waiting, "
+            f"waited {self.wait_timeout:g} s (pool_wait_timeout)",
             str(failure) if failure is not None else None,
         )
 
-    # -- the end --------------------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def shut(self, refusal: Refusal) -> None:
-        """Closes the idle connections and turns away who waits; connections in use are closed as they come back."""
+        """Closes the idle connections and turns away who waits; connections in use are closed as they come
+        back.
+        """
         self.closed = True
         for timer in (self._timer, self._retry):
             if timer is not None:

@@ -1,4 +1,6 @@
-"""The server that `primary` names: opens connections to it, cancels on it, and knows whether it can be reached."""
+"""The server that `primary` names: opens connections to it, cancels on it, and knows whether it can be
+reached.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ StartupParameters = tuple[tuple[str, str], ...]
 
 
 class Primary:
-    """`reachable` is the reason why the primary can't be reached, None while it can; `newest_minor` the newest protocol 3 it speaks.
+    """`reachable` is the reason why the primary can't be reached, None while it can; `newest_minor` the
+    newest protocol 3 it speaks.
 
     Raises `ssl.SSLError` or `OSError` at construction for certificate files that can't be used.
     """
@@ -51,7 +54,11 @@ class Primary:
         self._watch: asyncio.Task[None] | None = None
 
     async def connect(
-        self, user: str, database: str, parameters: StartupParameters, credential: Credential | ScramKeys | None
+        self,
+        user: str,
+        database: str,
+        parameters: StartupParameters,
+        credential: Credential | ScramKeys | None,
     ) -> tuple[Link, Greeting]:
         """A logged-in connection.  Raises `ConnectFailure`."""
         startup = {"user": user, "database": database}
@@ -61,7 +68,9 @@ class Primary:
             startup["options"] = self.url.options
         startup.update(parameters)
         try:
-            link, greeting = await connect(self._poller, self.url, startup, credential, self._context, self._timeout)
+            link, greeting = await connect(
+                self._poller, self.url, startup, credential, self._context, self._timeout
+            )
         except ConnectFailure as failure:
             if failure.kind is FailureKind.UNREACHABLE:
                 self._lost(failure.message)
@@ -71,7 +80,9 @@ class Primary:
         return link, greeting
 
     def cancel(self, server: ServerConnection) -> None:
-        """Cancels what the connection runs.  Until the server has taken note the connection serves nobody else."""
+        """Cancels what the connection runs. Until the server has taken note the connection serves nobody
+        else.
+        """
         server.cancels += 1
         task = self._loop.create_task(self._cancel(server))
         self._cancels.add(task)
@@ -84,14 +95,18 @@ class Primary:
 
     async def _cancel(self, server: ServerConnection) -> None:
         try:
-            await send_cancel(self._poller, self.url, self._context, CancelKey(server.pid, server.secret), self._timeout)
+            await send_cancel(
+                self._poller, self.url, self._context, CancelKey(server.pid, server.secret), self._timeout
+            )
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._log.warning("cancel request failed", server=self.url.address, pid=server.pid, reason=str(error))
+            self._log.warning(
+                "cancel request failed", server=self.url.address, pid=server.pid, reason=str(error)
+            )
             server.retire = "a cancel request to it may still be under way"
         finally:
             server.pool.cancel_over(server)
 
-    # -- reachability ---------------------------------------------------------------------------------------------------------------------
+    # -- reachability ------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins to look for the primary."""
@@ -116,16 +131,22 @@ class Primary:
             self._watch = self._loop.create_task(self._probe_until_found())
 
     async def _probe_until_found(self) -> None:
-        """Logs in, or at least gets as far as being refused by a server that is up, again and again until it works."""
+        """Logs in, or at least gets as far as being refused by a server that is up, again and again until it
+        works.
+        """
         credential = PlainPassword(self.url.password) if self.url.password is not None else None
         first = True
         while True:
             startup = {"user": self.url.user, "database": self.url.database, "application_name": "pgsluice"}
             try:
-                link, greeting = await connect(self._poller, self.url, startup, credential, self._context, self._timeout)
+                link, greeting = await connect(
+                    self._poller, self.url, startup, credential, self._context, self._timeout
+                )
             except ConnectFailure as failure:
                 if first:
-                    self._log.warning("primary can't be reached", server=self.url.address, reason=failure.message)
+                    self._log.warning(
+                        "primary can't be reached", server=self.url.address, reason=failure.message
+                    )
                 first = False
                 self.unreachable = failure.message
                 await asyncio.sleep(PROBE_INTERVAL)
