@@ -4,6 +4,9 @@ behind.
 
 from proxy.errors import StartupError
 
+INTERRUPTED = 130
+"""The exit status of a program that SIGINT ended, as shells count it."""
+
 
 def run(seconds: float | None = None) -> int:
     """The whole demo in this terminal; returns the exit status.
@@ -13,7 +16,11 @@ def run(seconds: float | None = None) -> int:
     start.
     """
     try:
+        # Inside, as the drivers' import takes long enough for a Ctrl-C to fall into it.
         from proxy.demo.play import play
+
+        return play(seconds)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         raise StartupError(f"the demo needs the package {error.name}: pip install 'pgsluice[demo]'") from None
-    return play(seconds)

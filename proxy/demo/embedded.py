@@ -322,7 +322,7 @@ class PostgresServer:
             time.sleep(0.02)
 
     def wait_restarted(self, timeout: float = 60.0) -> None:
-        """After a backend has crashed: wait until the postmaster has recovered and accepts connections again."""
+        """After a backend has crashed: wait until the postmaster has recovered and accepts connections."""
         deadline = time.monotonic() + timeout
         while True:
             try:

@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.live import Live
 
 from proxy.build import VERSION, form
-from proxy.demo import report
+from proxy.demo import INTERRUPTED, report
 from proxy.demo.stage import DATABASE, Stage
 from proxy.demo.workload import Workload
 
 _USUAL_SECONDS = 20.0
 _PATIENCE = 10.0
 _LINE_EVERY = 5.0
-_INTERRUPTED = 130
 
 _Result = TypeVar("_Result")
 
@@ -32,8 +31,8 @@ def play(seconds: float | None) -> int:
     """Run the demo; see `proxy.demo.run`."""
     try:
         return asyncio.run(_play(seconds))
-    except (Interrupted, KeyboardInterrupt):
-        return _INTERRUPTED
+    except Interrupted:
+        return INTERRUPTED
 
 
 async def _play(seconds: float | None) -> int:
@@ -69,7 +68,7 @@ async def _perform(console: Console, stage: Stage, stopped: asyncio.Event, secon
         )
         await stopped.wait()
     queries = (await stage.get_json("/api/queries"))["queries"]
-    console.print(report.slowest(queries))
+    console.print(report.slowest(queries, console.width))
     console.print(
         report.served(
             clients=tally.most_connected,
@@ -86,7 +85,7 @@ async def _perform(console: Console, stage: Stage, stopped: asyncio.Event, secon
 
 
 class ServerWatch:
-    """Counts the server connections where nobody can be wrong about them: in PostgreSQL's pg_stat_activity."""
+    """Counts the server connections where nobody can be wrong about it: in PostgreSQL's pg_stat_activity."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage

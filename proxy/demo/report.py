@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 _QUERIES_SHOWN = 12
+_NARROWEST_TEXT = 40
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
@@ -37,26 +37,40 @@ def progress(*, elapsed: float, total: float, statements: int, clients: int, ser
     )
 
 
-def slowest(queries: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The queries that took most time in all, from `/api/queries`; times there are in seconds."""
-    table = Table(
-        title="Where the time went (latencies in ms)", title_justify="left", title_style="bold", box=None
+def slowest(queries: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
+    """The queries that took most time in all, from `/api/queries`; `width` is the terminal's, in columns."""
+    heading = ("calls", "total s", *_PERCENTILES, "rows", "errors")
+    rows = [heading, *(_figures(query) for query in queries[:_QUERIES_SHOWN])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heading))]
+    # Where the figures leave little room, each query's text has a line of its own below them.
+    beside = width - sum(widths) - 2 * len(widths) - 2 >= _NARROWEST_TEXT
+    lines = [Text("Where the time went (p50 ... p99.9: latencies in ms)", style="bold")]
+    for number, row in enumerate(rows):
+        line = Text("  ").join(Text(cell.rjust(space)) for cell, space in zip(row, widths, strict=True))
+        text = "query" if number == 0 else re.sub(r"\s+", " ", str(queries[number - 1]["query"]))
+        line.stylize("dim" if number == 0 else "")
+        if number and row[-1] != "0":
+            line.stylize("red", len(line) - len(row[-1]))
+        if beside:
+            line.append("  ").append(text, style="cyan" if number else "dim")
+        lines.append(line)
+        if not beside and number:
+            lines.append(Text("    " + text, style="cyan"))
+    if len(queries) > _QUERIES_SHOWN:
+        lines.append(Text(f"and {len(queries) - _QUERIES_SHOWN} more", style="dim"))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
+
+
+def _figures(query: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{query['calls']:,}",
+        f"{query['total_seconds']:.2f}",
+        *(_milliseconds(query["latency"][name]) for name in _PERCENTILES),
+        f"{query['rows']:,}",
+        f"{query['errors']:,}",
     )
-    table.add_column("query", ratio=1, no_wrap=True, overflow="ellipsis")
-    for heading in ("calls", "total s", *_PERCENTILES, "rows", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for query in queries[:_QUERIES_SHOWN]:
-        table.add_row(
-            Text(re.sub(r"\s+", " ", str(query["query"]))),
-            f"{query['calls']:,}",
-            f"{query['total_seconds']:.2f}",
-            *(_milliseconds(query["latency"][name]) for name in _PERCENTILES),
-            f"{query['rows']:,}",
-            Text(f"{query['errors']:,}", style="red" if query["errors"] else ""),
-        )
-    hidden = len(queries) - _QUERIES_SHOWN
-    more = Text(f"and {hidden} more", style="dim") if hidden > 0 else Text("")
-    return Group(table, more)
 
 
 def served(*, clients: int, sessions: int, servers: int, statements: int, seconds: float) -> RenderableType:

@@ -116,7 +116,7 @@ class Stage:
         found = await _finished(self._runnable_programs)
         cluster = self._directory / "pg"
         cluster.mkdir()
-        server = PostgresServer(found, cluster, server_account(), settings={"max_connections": "50"})
+        server = PostgresServer(found, cluster, server_account(), settings={"max_connections": "80"})
         self._postgres = server
         await _finished(server.prepare)
         server.launch()
