@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Coroutine, Iterator
@@ -38,6 +39,8 @@ def play(seconds: float | None) -> int:
 async def _play(seconds: float | None) -> int:
     console = Console()
     stopped = asyncio.Event()
+    # The drivers' own complaints would tear the picture; what goes wrong is in the report.
+    logging.disable()
     with _signals_set(stopped):
         stage = Stage()
         try:
@@ -67,7 +70,7 @@ async def _perform(console: Console, stage: Stage, stopped: asyncio.Event, secon
             "  The workload is done; the servers go on. Ctrl-C shows the figures and ends everything."
         )
         await stopped.wait()
-    queries = (await stage.get_json("/api/queries"))["queries"]
+    queries = await stage.get_json("/api/queries")
     console.print(report.slowest(queries, console.width))
     console.print(
         report.served(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 _QUERIES_SHOWN = 12
 _NARROWEST_TEXT = 40
-_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
+_PERCENTILES = {"p50": "p50_ms", "p90": "p90_ms", "p95": "p95_ms", "p99": "p99_ms", "p99.9": "p99_9_ms"}
 
 
 def banner(console: Console, *, version: str, form: str, postgres: str, url: str, admin: str) -> None:
@@ -67,7 +67,7 @@ def _figures(query: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{query['calls']:,}",
         f"{query['total_seconds']:.2f}",
-        *(_milliseconds(query["latency"][name]) for name in _PERCENTILES),
+        *(_milliseconds(query[column]) for column in _PERCENTILES.values()),
         f"{query['rows']:,}",
         f"{query['errors']:,}",
     )
@@ -87,8 +87,5 @@ def surprises(texts: Mapping[str, int]) -> RenderableType:
     return Group(*(Text(f"{count} × {text}", style="red") for text, count in list(texts.items())[:5]))
 
 
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    value = seconds * 1000
+def _milliseconds(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
