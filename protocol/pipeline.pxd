@@ -12,7 +12,8 @@ cdef class Reply:
     cdef public bytes server_name
     cdef public object previous
     cdef public double sent
-    cdef public long long piece
+    cdef public Py_ssize_t piece
+    cdef public long long generation
 
 
 cdef class ReplyPipeline:

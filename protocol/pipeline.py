@@ -68,12 +68,14 @@ class Reply:
     session's name for it, `server_name` the server's (of a Parse or Close, empty for the unnamed statement),
     and `previous` what the session's name stood for before: what the caller needs to undo its bookkeeping
     when the request was never carried out. `record` is the measurement that an Execute or a Query fills;
-    `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch.
+    `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch;
+    `generation` numbers the client's Parse that the request goes back to.
     """
 
     __slots__ = (
         "action",
         "fake",
+        "generation",
         "kind",
         "name",
         "piece",
@@ -97,6 +99,7 @@ class Reply:
         self.previous: Any = None
         self.sent = 0.0
         self.piece = 0
+        self.generation = 0
 
     def __repr__(self) -> str:
         return f"<Reply {chr(self.kind)} {('FORWARD', 'SKIP', 'FAKE')[self.action]}>"

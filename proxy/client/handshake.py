@@ -331,10 +331,8 @@ class ClientHandshake(Waiter):
         self._enter(server.greeting)
 
     def refuse(self, refusal: Refusal) -> None:
-        if refusal.sqlstate == "3D000" and not self._ok_sent:
-            self.link.write(_AUTHENTICATION_OK)
         if refusal.raw is not None:
-            self.link.write(refusal.raw)
+            self.link.write(refusal.raw.removeprefix(_AUTHENTICATION_OK) if self._ok_sent else refusal.raw)
             self._end()
         else:
             self._refuse(refusal.sqlstate, refusal.message, refusal.detail)

@@ -18,6 +18,11 @@ cdef long long _serials
 cdef long long _next_serial() except -1
 
 
+cdef class Prepared:
+    cdef readonly Statement statement
+    cdef readonly long long generation
+
+
 cdef class Session(Receiver):
     cdef readonly Link link
     cdef readonly Pool pool
@@ -71,6 +76,8 @@ cdef class Session(Receiver):
     cdef _huge_parse(self, Py_ssize_t name_length)
     @cython.locals(data=bytes, start=Py_ssize_t, end=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement, name=bytes)
     cdef _bind(self, FrameScanner scanner)
+    @cython.locals(prepared=Prepared)
+    cdef Statement _refer(self, Reply reply, bytes name)
     cdef _name_portal(self, bytes portal, Statement statement)
     cdef _use_unnamed(self, FrameScanner scanner, Reply reply, Statement statement)
     @cython.locals(data=bytes, start=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement)
@@ -91,10 +98,11 @@ cdef class Session(Receiver):
     cdef _transmit(self, ServerConnection server)
     @cython.locals(statement=Statement)
     cdef _prepare(self, ServerConnection server, Reply reply, list inserted)
-    @cython.locals(close=Reply, name=bytes)
+    @cython.locals(name=bytes)
     cdef _prepare_parse(self, ServerConnection server, Reply reply, list inserted)
+    cdef _note(self, ServerConnection server, list inserted, Reply reply, bytes name)
     @cython.locals(close=Reply)
-    cdef _note(self, ServerConnection server, list inserted, Py_ssize_t piece, bytes name)
+    cdef _close_there(self, ServerConnection server, list inserted, Py_ssize_t piece, bytes name)
     @cython.locals(parse=Reply)
     cdef _slip_in(self, ServerConnection server, list inserted, Py_ssize_t piece, bytes message, bytes name)
     cdef _add(self, ServerConnection server, Reply reply)

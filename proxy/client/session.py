@@ -55,6 +55,20 @@ def _next_serial() -> int:
     return _serials
 
 
+class Prepared:
+    """What a name stands for in one session: a shared statement, and the number of the session's own Parse.
+
+    A statement that a server connection prepared for an older Parse may have been planned before a change of
+    the schema that the client knows of; it must not be used for a newer one.
+    """
+
+    __slots__ = ("generation", "statement")
+
+    def __init__(self, statement: Statement, generation: int) -> None:
+        self.statement = statement
+        self.generation = generation
+
+
 class Session(Receiver):
     """One client. `server` is the connection it holds at the moment, if any; `waiting` tells that it waits
     for one.
@@ -104,7 +118,7 @@ class Session(Receiver):
         self.statistics: QueryStatistics = context.statistics
         self.scanner: FrameScanner = frontend_scanner()
         self.server: ServerConnection | None = None
-        self.statements: dict[bytes, Statement] = {}
+        self.statements: dict[bytes, Prepared] = {}
         self.waiting = False
         self.waiting_since = 0.0
         self.closing = False
@@ -275,7 +289,7 @@ class Session(Receiver):
             reply.server_name = b""
             reply.previous = (self._unnamed, self._serial)
             self._serial = _next_serial()
-            reply.piece = self._serial
+            reply.generation = self._serial
             self._unnamed = statement
             self._fresh = True
             return
@@ -285,7 +299,8 @@ class Session(Receiver):
         if reply.previous is not None:
             self._parse_again(scanner, reply, name)
             return
-        self.statements[name] = statement
+        reply.generation = _next_serial()
+        self.statements[name] = Prepared(statement, reply.generation)
         reply.server_name = statement.name
         self._cut(scanner, start)
         reply.piece = len(self._pieces)
@@ -327,9 +342,8 @@ class Session(Receiver):
             self._use_unnamed(scanner, reply, statement)
         else:
             name = data[portal_end + 1 : name_end]
-            statement = self.statements.get(name)
+            statement = self._refer(reply, name)
             if statement is not None:
-                reply.statement = statement
                 self._cut(scanner, start)
                 reply.piece = len(self._pieces)
                 self._replace(scanner, rename_bind(data, start, end, name, statement.name))
@@ -337,6 +351,15 @@ class Session(Receiver):
             self._portal = statement
         elif statement is not None:
             self._name_portal(data[start + 5 : portal_end], statement)
+
+    def _refer(self, reply: Reply, name: bytes) -> Statement | None:
+        """Notes in the reply which statement a request means; None when the session has none of that name."""
+        prepared = self.statements.get(name)
+        if prepared is None:
+            return None
+        reply.statement = prepared.statement
+        reply.generation = prepared.generation
+        return prepared.statement
 
     def _name_portal(self, portal: bytes, statement: Statement) -> None:
         if self._portals is None or len(self._portals) >= MAX_PORTALS:
@@ -351,7 +374,7 @@ class Session(Receiver):
             self._cut(scanner, scanner.start)
             reply.statement = statement
             reply.name = b""
-            reply.previous = self._serial
+            reply.generation = self._serial
             reply.piece = len(self._pieces)
 
     def _describe(self, scanner: FrameScanner) -> None:
@@ -365,9 +388,8 @@ class Session(Receiver):
         if name_end == start + 6:
             self._use_unnamed(scanner, reply, self._unnamed)
             return
-        statement = self.statements.get(data[start + 6 : name_end])
+        statement = self._refer(reply, data[start + 6 : name_end])
         if statement is not None:
-            reply.statement = statement
             self._cut(scanner, start)
             reply.piece = len(self._pieces)
             self._replace(scanner, describe_statement(statement.name))
@@ -507,12 +529,14 @@ class Session(Receiver):
             return
         statement: Statement = reply.statement
         if reply.name is not None:  # the unnamed statement
-            if server.unnamed != reply.previous:
+            if server.unnamed != reply.generation:
                 self._slip_in(server, inserted, reply.piece, parse_message(b"", statement.key), b"")
-                server.unnamed = reply.previous
-        elif not server.has(statement.name):
+                server.unnamed = reply.generation
+        elif not server.use(statement.name, reply.generation):
+            if server.has(statement.name):
+                self._close_there(server, inserted, reply.piece, statement.name)
             self._slip_in(server, inserted, reply.piece, statement.parse(), statement.name)
-            self._note(server, inserted, reply.piece, statement.name)
+            self._note(server, inserted, reply, statement.name)
 
     def _prepare_parse(
         self, server: ServerConnection, reply: Reply, inserted: list[tuple[int, bytes]]
@@ -521,30 +545,35 @@ class Session(Receiver):
         if name is None:
             return
         if not name:
-            server.unnamed = reply.piece
+            server.unnamed = reply.generation
             return
         if reply.statement is None:
             server.retire = "a statement name was taken twice"
         elif server.has(name):
             # The client parses anew, so the server shall plan anew: another session's older statement gives
             # way.
-            close = Reply(0x43, 1, self)
-            close.server_name = name
-            inserted.append((reply.piece, close_statement(name)))
-            self._add(server, close)
-        self._note(server, inserted, reply.piece, name)
+            self._close_there(server, inserted, reply.piece, name)
+        self._note(server, inserted, reply, name)
 
     def _note(
-        self, server: ServerConnection, inserted: list[tuple[int, bytes]], piece: int, name: bytes
+        self, server: ServerConnection, inserted: list[tuple[int, bytes]], reply: Reply, name: bytes
     ) -> None:
         """Notes a statement that is being prepared; above the limit the one used longest ago is closed."""
-        server.note_prepared(name)
+        server.note_prepared(name, reply.generation)
         surplus = server.surplus(name)
         if surplus is not None:
-            close = Reply(0x43, 1, self)
-            close.server_name = surplus
-            inserted.append((piece, close_statement(surplus)))
-            self._add(server, close)
+            self._close_there(server, inserted, reply.piece, surplus)
+
+    def _close_there(
+        self, server: ServerConnection, inserted: list[tuple[int, bytes]], piece: int, name: bytes
+    ) -> None:
+        """Closes a statement on the server that this session does not know of; the answer is skipped."""
+        close = Reply(0x43, 1, self)
+        close.server_name = name
+        close.generation = server.prepared.get(name, 0)
+        server.forget_prepared(name)
+        inserted.append((piece, close_statement(name)))
+        self._add(server, close)
 
     def _slip_in(
         self,
@@ -706,18 +735,9 @@ class Session(Receiver):
             self.server.link.resume()
 
     def ended(self) -> None:
-        """The client sends no more: what it has asked is still answered, as by a server, which reads the end
-        only after that.
-        """
         self.closing = True
-        server = self.server
-        if not self.waiting and (
-            server is None
-            or server.pipeline.unsynced
-            or server.pipeline.copying_in
-            or server.pipeline.is_idle()
-        ):
-            self._end()
+        if not self.waiting:
+            self._finish_closing()
 
     def lost(self, error: Exception | None) -> None:
         self.closing = True
@@ -738,10 +758,15 @@ class Session(Receiver):
             self.pool.abandon(server)
 
     def _finish_closing(self) -> None:
-        """After Terminate: what was asked before is still answered, then the connection ends."""
+        """The client sends no more. What it has asked is still answered, as by a server, which reads the end
+        only after that; then the connection ends.
+        """
         server = self.server
-        if server is None or server.pipeline.is_idle():
-            self._end()
+        if server is not None and not self.waiting:
+            pipeline = server.pipeline
+            if not (pipeline.unsynced or pipeline.copying_in or pipeline.is_idle()):
+                return
+        self._end()
 
     def _end(self) -> None:
         self.closing = True

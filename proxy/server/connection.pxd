@@ -45,6 +45,7 @@ cdef class ServerConnection(LinkHandler):
     cdef public str retire
     cdef public int cancels
     cdef readonly bint fatal
+    cdef dict _used
     cdef long long _clock
     cdef double _done_at
     cdef QueryRecord _executed
@@ -57,7 +58,9 @@ cdef class ServerConnection(LinkHandler):
     cdef long long _position
 
     cpdef bint has(self, bytes name) except -1
-    cpdef note_prepared(self, bytes name)
+    cpdef bint use(self, bytes name, long long generation) except -1
+    cpdef note_prepared(self, bytes name, long long generation)
+    cpdef forget_prepared(self, bytes name)
     cpdef undo(self, Reply reply, bint carried_out)
     @cython.locals(scanner=FrameScanner)
     cpdef received(self, bytes data)

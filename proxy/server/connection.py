@@ -77,9 +77,10 @@ class ServerConnection(LinkHandler):
     """A logged-in connection to a server.
 
     `owner` is the session that holds it; `flavour` and `pool` are the pool's. `prepared` are the names of our
-    statements on it with the time of their last use, `unnamed` whatever its unnamed statement was parsed from
-    (None: unknown). `retire`, once set, is the reason why the connection must not be used for another
-    session. `cancels` counts cancel requests that are under way to it.
+    statements on it, each with the generation that it was prepared for: the number of the client's Parse that
+    it must not be older than. `unnamed` is the generation of its unnamed statement (None: unknown). `retire`,
+    once set, is the reason why the connection must not be used for another session. `cancels` counts cancel
+    requests that are under way to it.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class ServerConnection(LinkHandler):
         "_position",
         "_run",
         "_target",
+        "_used",
         "cancels",
         "fatal",
         "flavour",
@@ -124,6 +126,7 @@ class ServerConnection(LinkHandler):
         self.scanner: FrameScanner = backend_scanner()
         self.pipeline = ReplyPipeline()
         self.prepared: dict[bytes, int] = {}
+        self._used: dict[bytes, int] = {}
         self.unnamed: object = None
         self.retire: str | None = None
         self.cancels = 0
@@ -142,17 +145,25 @@ class ServerConnection(LinkHandler):
     # -- statements on this server -----------------------------------------------------------------
 
     def has(self, name: bytes) -> bool:
-        """Whether the statement is prepared here; marks it as used."""
-        if name in self.prepared:
-            self._clock += 1
-            self.prepared[name] = self._clock
-            return True
-        return False
+        """Whether a statement of this name is prepared here."""
+        return name in self.prepared
 
-    def note_prepared(self, name: bytes) -> None:
+    def use(self, name: bytes, generation: int) -> bool:
+        """Whether the statement is prepared here and was so no earlier than `generation`; if so it is marked
+        as used.
+        """
+        prepared = self.prepared.get(name)
+        if prepared is None or prepared < generation:
+            return False
+        self._clock += 1
+        self._used[name] = self._clock
+        return True
+
+    def note_prepared(self, name: bytes, generation: int) -> None:
         """A Parse under this name is being sent."""
         self._clock += 1
-        self.prepared[name] = self._clock
+        self._used[name] = self._clock
+        self.prepared[name] = generation
 
     def surplus(self, keep: bytes) -> bytes | None:
         """The statement used longest ago, if there are more than the limit; it is forgotten and must be
@@ -160,10 +171,12 @@ class ServerConnection(LinkHandler):
         """
         if len(self.prepared) <= self.limit:
             return None
-        name = min((n for n in self.prepared if n != keep), key=self.prepared.__getitem__, default=None)
-        if name is not None:
-            del self.prepared[name]
-        return name
+        return min((name for name in self._used if name != keep), key=self._used.__getitem__, default=None)
+
+    def forget_prepared(self, name: bytes) -> None:
+        """The statement is not here any more."""
+        self.prepared.pop(name, None)
+        self._used.pop(name, None)
 
     def undo(self, reply: Reply, carried_out: bool) -> None:
         """Takes back what was noted when the request was sent, because it was not carried out or failed."""
@@ -171,11 +184,11 @@ class ServerConnection(LinkHandler):
         if name is not None:
             if reply.kind == 0x50:  # Parse
                 if name:
-                    self.prepared.pop(name, None)
+                    self.forget_prepared(name)
                 else:
                     self.unnamed = None
             elif not carried_out:  # Close
-                self.note_prepared(name)
+                self.note_prepared(name, reply.generation)
         receiver = reply.receiver
         if receiver is not None:
             receiver.undo(reply, carried_out)
@@ -316,6 +329,7 @@ class ServerConnection(LinkHandler):
             data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)
         ):
             self.prepared.clear()
+            self._used.clear()
             self.unnamed = None
             if self._target is not None:
                 self._target.statements_dropped(self)
@@ -363,6 +377,8 @@ class ServerConnection(LinkHandler):
         if error_is_fatal(scanner.data, scanner.start, scanner.end):
             self.fatal = True
             self.retire = f"server ended the connection ({sqlstate})"
+            if self.owner is None:
+                self.link.abort()
         if head is None:
             return
         failed = self.pipeline.failed

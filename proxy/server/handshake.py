@@ -72,16 +72,25 @@ class FailureKind(Enum):
 
 
 class ConnectFailure(Exception):
-    """A server connection could not be had.  `response` is the server's own error, where it sent one."""
+    """A server connection could not be had.  `response` is the server's own error, where it sent one; `authenticated` tells that it had
+    already let the user in when it did."""
 
     def __init__(
-        self, kind: FailureKind, sqlstate: str, message: str, response: ErrorResponse | None = None
+        self, kind: FailureKind, sqlstate: str, message: str, response: ErrorResponse | None = None, *, authenticated: bool = False
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.sqlstate = sqlstate
         self.message = message
         self.response = response
+        self.authenticated = authenticated
+
+    @property
+    def raw(self) -> bytes | None:
+        """What the server said to the end, for a client to read: its error, after AuthenticationOk where it sent that."""
+        if self.response is None:
+            return None
+        return (AuthenticationOk().encode() if self.authenticated else b"") + self.response.encode()
 
 
 class _Login(LinkHandler):
@@ -296,14 +305,14 @@ async def _log_in(
         elif isinstance(message, BackendKeyData):
             key = CancelKey(message.pid, message.secret)
         elif isinstance(message, ErrorResponse):
-            raise _refused(message)
+            raise _refused(message, authenticated=True)
         elif isinstance(message, ReadyForQuery):
             return Greeting(key.pid, key.secret, parameters, b"".join(statuses))
 
 
-def _refused(response: ErrorResponse) -> ConnectFailure:
+def _refused(response: ErrorResponse, *, authenticated: bool = False) -> ConnectFailure:
     kind = FailureKind.BUSY if response.sqlstate in _TRANSIENT else FailureKind.REFUSED
-    return ConnectFailure(kind, response.sqlstate, response.message, response)
+    return ConnectFailure(kind, response.sqlstate, response.message, response, authenticated=authenticated)
 
 
 async def _authenticate(

@@ -108,9 +108,12 @@ class Pool:
     def acquire(self, waiter: Waiter, flavour: Flavour) -> ServerConnection | None:
         """A server at once, or None: `waiter.wait` has been called, and `grant` or `refuse` will be."""
         server: ServerConnection | None = self.assignment.take(flavour)
-        if server is not None:
-            self.acquired_total += 1
-            return server
+        while server is not None:
+            if server.retire is None and not server.link.closed:
+                self.acquired_total += 1
+                return server
+            self._close(server)  # it broke while idle
+            server = self.assignment.take(flavour)
         self.waits_total += 1
         waiter.wait()
         self._arm(self.wait_timeout)
@@ -230,9 +233,10 @@ class Pool:
     def _grant(self, waiter: Waiter, server: ServerConnection) -> None:
         self.acquired_total += 1
         self.wait_seconds_total += perf_counter() - waiter.waiting_since
-        if server.link.closed:
+        if server.link.closed or server.retire is not None:
             # It broke while the decision was on its way: the waiter keeps its place at the front.
             self.assignment.wait_first(waiter, waiter.flavour)
+            self._close(server)
             return
         waiter.grant(server)
 
