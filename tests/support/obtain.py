@@ -236,4 +236,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Python puts a script's directory first, and proxy.py beside this one is not the package.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parent.resolve()]
     sys.exit(main())
