@@ -22,7 +22,7 @@ source_copy := $(BUILD)/src
 wheel = $$(ls $(BUILD)/wheel/pgsluice-*.whl)
 form = $(shell cat $(VENV)/.form)
 
-.PHONY: help install demo test test-compiled test-pure test-pythons test-parts lint format bench clean
+.PHONY: help install demo test test-compiled test-pure test-pythons lint format bench clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -32,18 +32,22 @@ install: $(VENV)/.installed ## .venv with pgsluice, compiled where there is a C 
 demo: $(VENV)/.installed ## PostgreSQL, the proxy before it, a workload, and what it measured (DEMO_SECONDS=N ends by itself)
 	@exec $(VENV)/bin/pgsluice demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-test: test-compiled test-pure ## all tests against the installed form, then unit and smoke tests in the pure form
+test: $(VENV)/.test ## all tests against the installed form, then unit and smoke tests in the pure form
 
-test-compiled: $(VENV)/.test test-parts
+	@status=0; for form in compiled pure; do $(MAKE) --no-print-directory test-$$form || status=1; done; exit $$status
+
+test-compiled: $(VENV)/.test parts
 	@form=$(form); echo "== tests, $$form form"; \
 	if [ "$$form" != compiled ] && [ -n "$$CI" ]; then echo "CI wants the compiled form"; exit 1; fi; \
 	PYTHONPATH= PGSLUICE_TEST_FORM=$$form $(VENV)/bin/pytest $(TESTS)
 
-test-pure: $(VENV)/.test test-parts
+test-pure: $(VENV)/.test parts
 	@echo "== unit and smoke tests, pure form"; \
 	PYTHONPATH=$(CURDIR)/$(source_copy) PGSLUICE_TEST_FORM=pure $(VENV)/bin/pytest -q -m "unit or smoke" $(TESTS)
 
-test-parts: $(VENV)/.test
+# Asked again at every run of make: what was missing may be there by now.
+.PHONY: parts
+parts: $(VENV)/.test
 	@$(python) tests/support/obtain.py
 
 test-pythons: ## unit tests, compiled, on the other Pythons found (3.11, 3.12, 3.13)
@@ -59,7 +63,7 @@ format: $(VENV)/.dev ## let ruff format and repair what it can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(VENV)/.test test-parts ## compare with direct PostgreSQL and PgBouncer (BENCH="..." for its options)
+bench: $(VENV)/.test parts ## compare with direct PostgreSQL and PgBouncer (BENCH="..." for its options)
 	$(VENV)/bin/python -P -c 'import sys; sys.path.append("."); from loadtest.__main__ import main; sys.exit(main())' $(BENCH)
 
 clean: ## remove what make made
