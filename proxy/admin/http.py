@@ -24,7 +24,8 @@ from proxy.config.address import TcpAddress
 from proxy.observe.metrics import Metrics
 from proxy.observe.statistics import QueryStatistics
 
-# No request here has a body, none takes long, and a connection is kept for the next scrape at most.
+# No request here has a body or needs much of a header. A connection is kept for the next scrape, and as long
+# for a request that doesn't arrive.
 _LARGEST_BODY = 1024
 _LONGEST_LINE = 4096
 _ANSWER_SECONDS = 10.0
@@ -88,7 +89,7 @@ class AdminServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuses what another name was meant for, bounds the time, and makes every error JSON."""
+        """Refuses what was meant for another name, bounds the time, and makes every error JSON."""
         if not self._is_own_name(request.headers.get("Host")):
             return _error(403, "this address serves localhost and IP addresses only, not the Host asked for")
         try:

@@ -121,8 +121,8 @@ class Totals:
     def _restore(self, exported: Mapping[str, object]) -> None:
         for name in _SUMS + _MINIMA + _MAXIMA:
             number = exported.get(name)
-            if not isinstance(number, int):
-                raise ValueError(f"statistics need a number as {name}")
+            if not isinstance(number, int) or not 0 <= number <= _NEVER:
+                raise ValueError(f"statistics need a number of 63 bits as {name}")
             setattr(self, name, number)
         errors, histogram = exported.get("errors"), exported.get("histogram")
         if not isinstance(errors, dict) or not isinstance(histogram, dict):
@@ -236,7 +236,12 @@ class QueryStatistics:
         statistics.total._restore(total)
         statistics.other._restore(other)
         for item in entries:
-            entry = statistics._entry(Fingerprint(int(item["id"], 16), item["text"]))
+            if not isinstance(item, dict):
+                raise ValueError("statistics need their entries as objects")
+            identity, text = item.get("id"), item.get("text")
+            if not isinstance(identity, str) or not isinstance(text, str) or len(identity) != 16:
+                raise ValueError("statistics need an entry's id and text, the id of 16 digits")
+            entry = statistics._entry(Fingerprint(int(identity, 16), text))
             entry._restore(item)
             statistics._uses += 1
             entry.used = statistics._uses

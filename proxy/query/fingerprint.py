@@ -5,8 +5,8 @@
 parses. What it does:
 
 - every literal becomes `?`: '..', E'..', B'..', X'..', N'..', U&'..', $tag$..$tag$, numbers with their sign,
-  and the parameters $1, $2 ... . So do `null`, `true` and `false` as elements of a list (behind `(`, `[` or
-  `,`);
+  and the parameters $1, $2 ... . So do `null`, `true` and `false` where any value could be: behind `(`, `[`,
+  `,` or `=`;
 - comments and white space become one space, and none at all inside brackets and before commas;
 - unquoted words are lower-cased, quoted identifiers stay as they are;
 - equal neighbours in `in (...)`, in `[...]` and among the rows of `values` count once: `in (1, 2, 3)` becomes
@@ -30,7 +30,7 @@ MAX_KEY = 1024
 OTHER, SPACE, WORD, OPEN, CLOSE, COMMA, SEMICOLON, IDENTIFIER, COMMENT, LITERAL = range(10)
 BLANK, QUOTE, DOUBLE_QUOTE, QUESTION, BACKSLASH, NEWLINE, RETURN = b" '\"?\\\n\r"
 MINUS, PLUS, SLASH, STAR, DOLLAR, DOT, AMPERSAND, SEMICOLON_SIGN = b"-+/*$.&;"
-PARENTHESIS, BRACKET, COMMA_SIGN, ZERO, NINE = b"([,09"
+PARENTHESIS, BRACKET, COMMA_SIGN, EQUALS, ZERO, NINE = b"([,=09"
 LOWER_E, LOWER_F, LOWER_I, LOWER_N, LOWER_T, LOWER_U, LOWER_V, LOWER_X, UPPER_A = b"efintuvxA"
 
 # What is known of the lists being read, as positions in the output (-1: none): a frame of seven for each
@@ -264,7 +264,7 @@ def _without_sign(o: bytearray, n: int) -> int:
 
 
 def _is_constant(o: bytearray, start: int, n: int) -> bool:
-    """Whether the word at `start` .. `n` is null, true or false as an element of a list."""
+    """Whether the word at `start` .. `n` is null, true or false, and stands where any value could."""
     length = n - start
     if (length != 4 and length != 5) or start == 0:
         return False
@@ -274,7 +274,7 @@ def _is_constant(o: bytearray, start: int, n: int) -> bool:
     before = start - 1
     if o[before] == BLANK:
         before -= 1
-    if o[before] != COMMA_SIGN and KINDS[o[before]] != OPEN:
+    if o[before] not in (COMMA_SIGN, EQUALS) and KINDS[o[before]] != OPEN:
         return False
     word = bytes(o[start:n])
     return word == b"null" or word == b"true" or word == b"false"

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.ports import free_port
 
+from proxy.admin import http
 from proxy.admin.http import AdminServer
 from proxy.observe.metrics import BuildInfo, ClientFigures, Metrics, PoolFigures
 from proxy.observe.record import Fingerprint, QueryRecord
@@ -192,6 +193,16 @@ async def test_what_is_too_large_or_no_http_is_refused(
     assert (await _reply(stage, request_bytes)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     async with session.get("/livez") as response:
         assert response.status == 200
+
+
+async def test_a_request_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_KEEPALIVE_SECONDS", 0.1)
+    stage = Stage()
+    await stage.server.start("127.0.0.1", free_port())
+    try:
+        assert await _reply(stage, b"GET /livez HTTP/1.1\r\nHost: local") == b""
+    finally:
+        await stage.server.close()
 
 
 async def test_without_a_host_it_answers() -> None:

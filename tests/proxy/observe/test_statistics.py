@@ -228,6 +228,13 @@ def test_an_export_survives_json() -> None:
         {"other": []},
         {"entries": None},
         {"total": {"calls": 1}},
+        {"total": QueryStatistics().total.export() | {"rows": 2**63}},
+        {"total": QueryStatistics().total.export() | {"rows": -1}},
+        {"total": QueryStatistics().total.export() | {"errors": None}},
+        {"entries": [1]},
+        {"entries": [{"id": 1, "text": "select"}]},
+        {"entries": [{"id": "1", "text": "select"}]},
+        {"entries": [{"id": "0" * 16, "text": "select"}]},
     ],
 )
 def test_a_damaged_export_is_refused(damage: dict[str, object]) -> None:

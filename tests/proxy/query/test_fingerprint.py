@@ -62,7 +62,11 @@ SECRET = "zq7"
         ("select/* a /* 'b */ \" */1--x\n,2 -- 'end", "select ?, ?"),
         ("select a--b\rc", "select a c"),
         ("select a - - b, a / b, a /* x", "select a - - b, a / b, a"),
-        # constants in lists
+        # constants in the place of values
+        (
+            "update t set a = NULL, b=true where c is not false",
+            "update t set a = ?, b=? where c is not false",
+        ),
         ("select f(null, true, FALSE), x is null", "select f(?, ?, ?), x is null"),
         ("select null, nullif(a, true)", "select null, nullif(a, ?)"),
         # lists
