@@ -76,7 +76,13 @@ class ConnectFailure(Exception):
     already let the user in when it did."""
 
     def __init__(
-        self, kind: FailureKind, sqlstate: str, message: str, response: ErrorResponse | None = None, *, authenticated: bool = False
+        self,
+        kind: FailureKind,
+        sqlstate: str,
+        message: str,
+        response: ErrorResponse | None = None,
+        *,
+        authenticated: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -121,6 +127,8 @@ class _Login(LinkHandler):
         """The next `count` bytes.  Raises `ConnectionError` when the connection ends before."""
         while len(self._buffer) < count:
             if self._lost:
+                if isinstance(self._error, ssl.SSLError):
+                    raise self._error
                 raise ConnectionResetError("server closed the connection during log-in") from self._error
             self._arrived.clear()
             await self._arrived.wait()

@@ -94,9 +94,11 @@ class Primary:
             await asyncio.wait(self._cancels)
 
     async def _cancel(self, server: ServerConnection) -> None:
+        # The way the connection itself was made is known to work.
+        context = self._context if server.link.tls is not None else None
         try:
             await send_cancel(
-                self._poller, self.url, self._context, CancelKey(server.pid, server.secret), self._timeout
+                self._poller, self.url, context, CancelKey(server.pid, server.secret), self._timeout
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._log.warning(
