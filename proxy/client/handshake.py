@@ -65,13 +65,14 @@ class ClientHandshake(Waiter):
         "_asked_gss",
         "_asked_tls",
         "_buffer",
+        "_cancelling",
         "_deadline",
         "_md5_salt",
         "_ok_sent",
         "_scram",
         "_startup",
         "_step",
-        "_task",
+        "_upgrading",
         "context",
         "link",
         "pool",
@@ -90,7 +91,8 @@ class ClientHandshake(Waiter):
         self._scram: ScramServer | None = None
         self._md5_salt = b""
         self._startup = StartupMessage(3, 0, {})
-        self._task: asyncio.Task[None] | None = None
+        self._upgrading: asyncio.Task[None] | None = None
+        self._cancelling: asyncio.Task[None] | None = None
         self._deadline = context.loop.call_later(context.settings.client.login_timeout, self._too_late)
 
     def received(self, data: bytes) -> None:
@@ -104,10 +106,10 @@ class ClientHandshake(Waiter):
         except Refused as refused:
             self._refuse(refused.sqlstate, refused.message)
         except UnsupportedProtocolVersion as error:
-            self._refuse("0A000", str(error))
+            self._refuse(error.sqlstate, error.message)
         except ProtocolViolation as violation:
-            self.context.protocol_violated(self.link.peer, str(violation))
-            self._refuse("08P01", str(violation))
+            self.context.protocol_violated(self.link.peer, violation.message)
+            self._refuse(violation.sqlstate, violation.message, violation.detail)
 
     # -- start-up ----------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class ClientHandshake(Waiter):
             return self._tls_requested()
         if isinstance(packet, GSSENCRequest) and not self._asked_gss:
             self._asked_gss = True
-            self.link.write(b"N")
+            self._not_encrypted("GSSAPI encryption request")
             return True
         if isinstance(packet, CancelRequest):
             self._cancel(packet)
@@ -135,16 +137,23 @@ class ClientHandshake(Waiter):
 
     def _tls_requested(self) -> bool:
         self._asked_tls = True
+        if self.context.tls is None or self.link.tls is not None or self.link.peer == "unix":
+            self._not_encrypted("SSL request")
+            return True
         if self._buffer:
             # Whatever stands behind the request was sent in the clear, by the client or by somebody in
             # between (CVE-2021-23222).
-            raise ProtocolViolation("received unencrypted data after SSL request")
-        if self.context.tls is None or self.link.tls is not None:
-            self.link.write(b"N")
-            return True
+            raise _unencrypted("SSL request")
+        self._asked_gss = True
+        self._begin_upgrade(direct=False)
         self.link.write(b"S")
-        self._task = self.context.loop.create_task(self._upgrade(direct=False))
         return False
+
+    def _not_encrypted(self, request: str) -> None:
+        """Answers a request for encryption with no; as by a server, nothing may stand behind it."""
+        self.link.write(b"N")
+        if self._buffer:
+            raise _unencrypted(request)
 
     def greeted(self, first: bytes) -> bool:
         """Looks at the first byte, which is still in the socket: TLS at once is left to TLS. True: go on and
@@ -152,13 +161,19 @@ class ClientHandshake(Waiter):
         """
         if first != _TLS_HANDSHAKE:
             return True
-        self._asked_tls = True
+        self._asked_tls = self._asked_gss = True
         if self.context.tls is None:
             self.context.protocol_violated(self.link.peer, "direct TLS, which client_tls does not allow")
             self._end()
         else:
-            self._task = self.context.loop.create_task(self._upgrade(direct=True))
+            self._begin_upgrade(direct=True)
         return False
+
+    def _begin_upgrade(self, *, direct: bool) -> None:
+        # What comes from now on is for TLS to read, and what comes by TLS waits until that is judged.
+        self._step = self._hold
+        self.link.pause()
+        self._upgrading = self.context.loop.create_task(self._upgrade(direct=direct))
 
     async def _upgrade(self, *, direct: bool) -> None:
         link = self.link
@@ -167,17 +182,26 @@ class ClientHandshake(Waiter):
                 self.context.tls, server_side=True, timeout=self.context.settings.client.login_timeout
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
+            self._upgrading = None
             self.context.tls_failed(link.peer, str(error))
             self._end()
             return
-        self._task = None
+        self._upgrading = None
         if direct and link.tls is not None and link.tls.selected_alpn_protocol() != ALPN:
             self.context.protocol_violated(link.peer, "direct TLS without ALPN")
             self._end()
+            return
+        self._step = self._start
+        link.resume()
+        self._go_on()
+
+    def _hold(self) -> bool:
+        return False
 
     def _cancel(self, request: CancelRequest) -> None:
         self._step = self._ignore
-        self._task = self.context.loop.create_task(self._cancel_and_close(request))
+        self._deadline.cancel()
+        self._cancelling = self.context.loop.create_task(self._cancel_and_close(request))
 
     async def _cancel_and_close(self, request: CancelRequest) -> None:
         await self.context.cancel(request.key)
@@ -190,6 +214,9 @@ class ClientHandshake(Waiter):
     def _startup_message(self, message: StartupMessage) -> None:
         context = self.context
         notice = negotiation(message, context.newest_minor)
+        if notice is not None:
+            self.link.write(notice.encode())
+            message = StartupMessage(3, notice.minor, message.parameters)
         if (
             context.settings.client.tls is ClientTls.REQUIRE
             and self.link.tls is None
@@ -199,11 +226,8 @@ class ClientHandshake(Waiter):
         user = message.user
         if user is None:
             raise Refused("28000", "no PostgreSQL user name specified in startup packet")
-        if message.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+        if not _is_false(message.parameters.get("replication", "false")):
             raise Refused("0A000", "replication connections are not supported")
-        if notice is not None:
-            self.link.write(notice.encode())
-            message = StartupMessage(3, notice.minor, message.parameters)
         self._startup = message
         self._begin_authentication(user)
 
@@ -243,9 +267,13 @@ class ClientHandshake(Waiter):
         body = self._password_message()
         if body is None:
             return False
+        password = PasswordMessage.decode(body).password
+        if not password:
+            self.context.login_failed(self.link.peer, self._startup.user)
+            raise Refused("28P01", "empty password returned by client")
         user = self._startup.user or ""
         stored = self.context.authenticator.md5_hash(user)
-        if stored is None or not verify_md5(stored, self._md5_salt, PasswordMessage.decode(body).password):
+        if stored is None or not verify_md5(stored, self._md5_salt, password):
             raise self._wrong_password()
         self._let_in(self.context.authenticator.credential(user), None)
         return False
@@ -363,7 +391,7 @@ class ClientHandshake(Waiter):
         self._refuse("08P01", "log-in took too long (login_timeout)")
 
     def _refuse(self, sqlstate: str, message: str, detail: str | None = None) -> None:
-        if self._task is None:
+        if self._upgrading is None:
             self.link.write(say.error("FATAL", sqlstate, message, detail))
         self._end()
 
@@ -379,8 +407,24 @@ class ClientHandshake(Waiter):
 
     def _leave(self) -> None:
         self._deadline.cancel()
-        pool, flavour = self.pool, self.flavour
+        if self._upgrading is not None:
+            self._upgrading.cancel()
+        pool = self.pool
         self.pool = None
         if pool is not None:
             pool.leave(self)
-            self.context.flavour_left(pool, flavour)
+            self.context.flavour_left(pool, self.flavour)
+
+
+def _unencrypted(request: str) -> ProtocolViolation:
+    return ProtocolViolation(
+        f"received unencrypted data after {request}",
+        detail="This could be either a client-software bug or evidence of an attempted man-in-the-middle "
+        "attack.",
+    )
+
+
+def _is_false(text: str) -> bool:
+    """Whether PostgreSQL reads a Boolean start-up parameter as false."""
+    text = text.lower()
+    return text in ("0", "of", "off") or (text != "" and ("false".startswith(text) or "no".startswith(text)))
