@@ -63,8 +63,8 @@ format: $(VENV)/.dev ## let ruff format and repair what it can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(VENV)/.test parts ## compare with direct PostgreSQL and PgBouncer (BENCH="..." for its options)
-	$(VENV)/bin/python -P -c 'import sys; sys.path.append("."); from loadtest.__main__ import main; sys.exit(main())' $(BENCH)
+bench: $(VENV)/.bench parts ## compare with direct PostgreSQL and PgBouncer (BENCH="--quick ..." for its options)
+	@exec $(python) -m loadtest $(BENCH)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
@@ -108,4 +108,8 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.dev: $(VENV)/.test
 	@echo "Installing what the checks need ..."
 	@$(pip) "$(wheel)[dev]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@$(pip) "$(wheel)[bench]"
 	@touch $@

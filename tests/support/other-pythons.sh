@@ -15,6 +15,7 @@ locate() {
     done
 }
 
+status=0
 for wanted in 3.11 3.12 3.13; do
     [ "$wanted" = "$main" ] && continue
     found=$(locate "$wanted")
@@ -27,5 +28,6 @@ for wanted in 3.11 3.12 3.13; do
     # Apart from `make test`'s files: it builds a wheel for this Python.
     make --no-print-directory VENV="$venv" PYTHON="$found" BUILD="build/python$wanted" "$venv/.test"
     form=$(cat "$venv/.form")
-    PYTHONPATH='' PGSLUICE_TEST_FORM="$form" "$venv/bin/pytest" -q -m unit tests/protocol tests/proxy
+    PYTHONPATH='' PGSLUICE_TEST_FORM="$form" "$venv/bin/pytest" -q -m unit tests/protocol tests/proxy || status=1
 done
+exit $status
