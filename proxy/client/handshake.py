@@ -106,7 +106,11 @@ class ClientHandshake(Waiter):
         except Refused as refused:
             self._refuse(refused.sqlstate, refused.message)
         except UnsupportedProtocolVersion as error:
-            self._refuse(error.sqlstate, error.message)
+            if 0 < self._startup.major < 3:
+                self.link.write(b"EFATAL:  " + error.message.encode() + b"\n\0")
+                self._end()
+            else:
+                self._refuse(error.sqlstate, error.message)
         except ProtocolViolation as violation:
             self.context.protocol_violated(self.link.peer, violation.message)
             self._refuse(violation.sqlstate, violation.message, violation.detail)
@@ -213,10 +217,11 @@ class ClientHandshake(Waiter):
 
     def _startup_message(self, message: StartupMessage) -> None:
         context = self.context
+        self._startup = message
         notice = negotiation(message, context.newest_minor)
         if notice is not None:
             self.link.write(notice.encode())
-            message = StartupMessage(3, notice.minor, message.parameters)
+            self._startup = StartupMessage(3, notice.minor, message.parameters)
         if (
             context.settings.client.tls is ClientTls.REQUIRE
             and self.link.tls is None
@@ -228,7 +233,6 @@ class ClientHandshake(Waiter):
             raise Refused("28000", "no PostgreSQL user name specified in startup packet")
         if not _is_false(message.parameters.get("replication", "false")):
             raise Refused("0A000", "replication connections are not supported")
-        self._startup = message
         self._begin_authentication(user)
 
     # -- authentication ----------------------------------------------------------------------------
@@ -248,12 +252,12 @@ class ClientHandshake(Waiter):
         self.link.write(AuthenticationSASL(("SCRAM-SHA-256",)).encode())
         self._step = self._sasl_initial
 
-    def _password_message(self) -> bytes | None:
+    def _password_message(self, what: str = "SASL") -> bytes | None:
         buffer = self._buffer
         if len(buffer) < 5:
             return None
         if buffer[0] != 0x70:
-            raise ProtocolViolation(f"expected password response, got message type {buffer[0]}")
+            raise ProtocolViolation(f"expected {what} response, got message type {buffer[0]}")
         length = int.from_bytes(buffer[1:5], "big")
         if not 4 <= length <= MAX_PASSWORD_MESSAGE:
             raise ProtocolViolation("invalid password packet size")
@@ -264,7 +268,7 @@ class ClientHandshake(Waiter):
         return body
 
     def _md5(self) -> bool:
-        body = self._password_message()
+        body = self._password_message("password")
         if body is None:
             return False
         password = PasswordMessage.decode(body).password
