@@ -1,10 +1,12 @@
-"""The proxy put together: one process, one event loop."""
+"""The proxy put together, and run as a single process with one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 import uvloop
@@ -12,9 +14,10 @@ import uvloop
 from proxy import build
 from proxy.admin.http import AdminServer
 from proxy.client.front import Front
+from proxy.client.registry import Registry
 from proxy.config.schema import Settings
 from proxy.errors import ConfigError
-from proxy.net.listener import Listener
+from proxy.net.listener import Listener, ListeningSockets
 from proxy.net.poller import Poller
 from proxy.observe import logs
 from proxy.observe.metrics import BuildInfo, ClientFigures, Metrics, PoolFigures
@@ -24,53 +27,49 @@ from proxy.server.primary import Primary
 
 
 class Proxy:
-    """`addresses` and `admin_address` are where it listens, once started."""
+    """What serves clients, in a single process or as one worker of several.  `registry` tells which of them;
+    `log` is the process's logger.  Raises `ConfigError`.
+    """
 
-    def __init__(self, settings: Settings, log: Any) -> None:
+    def __init__(self, settings: Settings, log: Any, registry: Registry | None = None) -> None:
         self.settings = settings
         self.log = log
         loop = asyncio.get_running_loop()
         self.poller = Poller(loop)
         try:
             self.primary = Primary(
-                loop, self.poller, settings.primary, settings.connect_timeout, settings.server.prepared_statements, log
+                loop,
+                self.poller,
+                settings.primary,
+                settings.connect_timeout,
+                settings.server.prepared_statements,
+                log,
             )
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError("primary", None, f"a certificate file named by the URL can't be used ({error})") from None
+            raise ConfigError(
+                "primary", None, f"a certificate file named by the URL can't be used ({error})"
+            ) from None
         self.statistics = QueryStatistics(settings.statistics.max_fingerprints)
-        self.front = Front(loop, self.poller, settings, self.primary, self.statistics, log)
+        self.front = Front(loop, self.poller, settings, self.primary, self.statistics, log, registry)
         self.listener = Listener(loop, self.poller, self.front.new_link, log)
-        self.metrics = Metrics(self.statistics, self, BuildInfo.current())
-        self.admin = AdminServer(self.metrics, self.statistics, self.not_ready)
-        self.addresses: list[str] = []
-        self.admin_address: str | None = None
 
-    async def start(self) -> None:
-        """Listens.  Raises `ConfigError` for an address that can't be had."""
-        await self.listener.start(self.settings.listen)
-        self.addresses = self.listener.addresses
-        if self.settings.admin is not None:
-            try:
-                await self.admin.start(self.settings.admin.host, self.settings.admin.port)
-            except OSError as error:
-                self.listener.close()
-                raise ConfigError("admin", str(self.settings.admin), f"an address that is free ({error.strerror})") from None
-            self.admin_address = self.admin.address
+    def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Serves clients who connect to these listening sockets, and begins to look for the primary."""
+        self.listener.start(sockets)
         self.primary.start()
 
     async def stop(self) -> None:
-        """Ends every session with 57P01 and closes everything."""
+        """Ends every session with 57P01 and closes everything but the listening sockets."""
         self.listener.close()
         self.front.close()
         await self.primary.stop()
-        await self.admin.close()
         self.poller.close()
 
     def not_ready(self) -> str | None:
         """Why the proxy can't serve; None when it can."""
         return self.primary.unreachable
 
-    # -- figures for the metrics ----------------------------------------------------------------------------------------------------------
+    # -- figures for the metrics -------------------------------------------------------------------
 
     def pools(self) -> list[PoolFigures]:
         return [_figures(pool) for pool in self.front.pools.values()]
@@ -116,16 +115,57 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, log: Any) -> int:
+    stopping = stop_signal()
     proxy = Proxy(settings, log)
-    loop = asyncio.get_running_loop()
+    sockets = ListeningSockets()
+    metrics = Metrics(proxy.statistics, proxy, BuildInfo.current())
+    admin = AdminServer(metrics, proxy.statistics, proxy.not_ready)
+    try:
+        await sockets.bind(settings.listen)
+        await start_admin(admin, settings)
+        proxy.start(sockets.sockets)
+        say_ready(log, settings, sockets.addresses, admin.address)
+        await stopping.wait()
+        log.info("stopping", clients=len(proxy.front.registry))
+    finally:
+        await proxy.stop()
+        sockets.close()
+        await admin.close()
+    return 0
+
+
+def stop_signal() -> asyncio.Event:
+    """Is set by SIGTERM and SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await proxy.start()
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def start_admin(admin: AdminServer, settings: Settings) -> None:
+    """Has the admin server listen where the settings say, if anywhere.  Raises `ConfigError`."""
+    if settings.admin is None:
+        return
+    try:
+        await admin.start(settings.admin.host, settings.admin.port)
+    except OSError as error:
+        raise ConfigError(
+            "admin", str(settings.admin), f"an address that is free ({error.strerror})"
+        ) from None
+
+
+def say_ready(log: Any, settings: Settings, addresses: list[str], admin: str, **more: object) -> None:
+    """The `ready` line: from now on clients are served."""
     if build.form() != "compiled":
-        log.warning("not compiled: several times slower than it could be; install a C compiler and install again", form=build.form())
-    log.info("ready", listen=proxy.addresses, admin=proxy.admin_address, primary=settings.primary.address, form=build.form())
-    await stopping.wait()
-    log.info("stopping", clients=len(proxy.front.registry))
-    await proxy.stop()
-    return 0
+        log.warning(
+            "not compiled: several times slower than it could be; install a C compiler and install again",
+            form=build.form(),
+        )
+    log.info(
+        "ready",
+        listen=addresses,
+        admin=admin or None,
+        primary=settings.primary.address,
+        form=build.form(),
+        **more,
+    )

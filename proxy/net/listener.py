@@ -26,7 +26,84 @@ ACCEPTS = 64
 REST = 0.5
 """Seconds without accepting after the process has run out of descriptors."""
 
+COURTESY = 0.002
+"""Seconds that the others have to accept a connection that should be theirs."""
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class ListeningSockets:
+    """Bound sockets, and their `addresses` as they turned out to be."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.sockets: list[socket.socket] = []
+        self._paths: list[tuple[Path, int]] = []
+
+    async def bind(self, addresses: Iterable[ListenAddress]) -> None:
+        """Listens on all of them.  Raises `ConfigError`; then there are none."""
+        for address in addresses:
+            try:
+                if isinstance(address, TcpAddress):
+                    await self._tcp(address)
+                else:
+                    self._unix(address)
+            except OSError as error:
+                self.close()
+                raise ConfigError("listen", str(address), _what_to_do(address, error)) from None
+
+    async def _tcp(self, address: TcpAddress) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        port = address.port
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # With port 0 every address of a name gets the port that the first was given.
+                sock.bind((where[0], port, *where[2:]))
+                sock.listen(BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+            port = sock.getsockname()[1]
+            self._add(sock, str(TcpAddress(str(where[0]), port)))
+
+    def _unix(self, address: UnixAddress) -> None:
+        path = Path(address.path)
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(path))
+            # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of
+            # authentication.
+            path.chmod(0o777)
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self._paths.append((path, path.stat().st_ino))
+        self._add(sock, str(address))
+
+    def _add(self, sock: socket.socket, address: str) -> None:
+        sock.setblocking(False)
+        self.sockets.append(sock)
+        self.addresses.append(address)
+
+    def close(self) -> None:
+        """Closes the sockets, and removes those of Unix from the file system."""
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
+        for path, inode in self._paths:
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+        self._paths.clear()
 
 
 class _Door(Pollable):
@@ -46,7 +123,11 @@ class _Door(Pollable):
 
 
 class Listener:
-    """Accepts clients on all its addresses and gives each a `Link` made by `new_link`."""
+    """Accepts clients on listening sockets and gives each a `Link` made by `new_link`.
+
+    Where other processes accept on the same sockets, `others_first` tells before each connection whether it
+    should rather be one of theirs; then they have COURTESY seconds for it.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, poller: Poller, new_link: Callable[[], Link], log: Any
@@ -56,83 +137,46 @@ class Listener:
         self._new_link = new_link
         self._log = log
         self._doors: list[_Door] = []
-        self._paths: list[tuple[Path, int]] = []
-        self.addresses: list[str] = []
+        self.others_first: Callable[[], bool] | None = None
 
-    async def start(self, addresses: Iterable[ListenAddress], *, shared_port: bool = False) -> None:
-        """Binds the addresses; `shared_port` lets several processes have the same one (SO_REUSEPORT). Raises
-        `ConfigError`.
-        """
-        for address in addresses:
-            try:
-                if isinstance(address, TcpAddress):
-                    await self._tcp(address, shared_port)
-                else:
-                    self._unix(address)
-            except OSError as error:
-                self.close()
-                raise ConfigError("listen", str(address), _what_to_do(address, error)) from None
-
-    async def _tcp(self, address: TcpAddress, shared_port: bool) -> None:
-        found = await self._loop.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        port = address.port
-        for family, kind, protocol, _, where in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if shared_port:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                # With port 0 every address of a name gets the port that the first was given.
-                sock.bind((where[0], port, *where[2:]))
-                sock.listen(BACKLOG)
-            except OSError:
-                sock.close()
-                raise
-            port = sock.getsockname()[1]
-            self._open(sock, str(TcpAddress(str(where[0]), port)))
-
-    def _unix(self, address: UnixAddress) -> None:
-        path = Path(address.path)
-        _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(str(path))
-            # As PostgreSQL's own default (unix_socket_permissions): who may connect is a matter of
-            # authentication.
-            path.chmod(0o777)
-            sock.listen(BACKLOG)
-        except OSError:
-            sock.close()
-            raise
-        self._paths.append((path, path.stat().st_ino))
-        self._open(sock, str(address))
-
-    def _open(self, sock: socket.socket, address: str) -> None:
-        sock.setblocking(False)
-        door = _Door(self, sock)
-        self._doors.append(door)
-        self.addresses.append(address)
-        self._poller.add(sock.fileno(), door, READABLE)
+    def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Accepts on these sockets, which stay the caller's, from now on."""
+        for sock in sockets:
+            door = _Door(self, sock)
+            self._doors.append(door)
+            self._poller.add(sock.fileno(), door, READABLE)
 
     def accept(self, door: _Door) -> None:
         """Accepts who is waiting at a door."""
         for _ in range(ACCEPTS):
-            try:
-                sock, address = door.sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            if self.others_first is not None and self.others_first():
+                self._poller.change(door.sock.fileno(), 0)
+                self._loop.call_later(COURTESY, self._insist, door)
                 return
-            except OSError as error:
-                self._rest(door, error)
+            if not self._accept_one(door):
                 return
-            sock.setblocking(False)
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._new_link().attach(sock, peer_name(address))
+
+    def _accept_one(self, door: _Door) -> bool:
+        """False: there is nobody, or it can't be done now."""
+        try:
+            sock, address = door.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            self._rest(door, error)
+            return False
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._new_link().attach(sock, peer_name(address))
+        return True
+
+    def _insist(self, door: _Door) -> None:
+        """Nobody else need have taken the connection that was left to the others."""
+        if door in self._doors:
+            self._poller.change(door.sock.fileno(), READABLE)
+            self._accept_one(door)
 
     def _rest(self, door: _Door, error: OSError) -> None:
         """Descriptors or memory have run out: those who wait stay in the kernel's queue for a moment."""
@@ -151,13 +195,7 @@ class Listener:
         """Accepts no more; connections that exist stay."""
         for door in self._doors:
             self._poller.remove(door.sock.fileno())
-            door.sock.close()
         self._doors.clear()
-        for path, inode in self._paths:
-            with contextlib.suppress(OSError):
-                if path.stat().st_ino == inode:
-                    path.unlink()
-        self._paths.clear()
 
 
 def _remove_stale(path: Path) -> None:
