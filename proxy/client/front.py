@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from protocol.auth.scram import ScramKeys, ScramVerifier
@@ -38,6 +39,7 @@ class Front:
         primary: Primary,
         statistics: QueryStatistics,
         log: Any,
+        registry: Registry | None = None,
     ) -> None:
         self.loop = loop
         self._poller = poller
@@ -46,7 +48,9 @@ class Front:
         self.statistics = statistics
         self.log = log
         self.catalog = StatementCatalog()
-        self.registry = Registry()
+        self.registry = registry if registry is not None else Registry()
+        self.forward_cancel: Callable[[int, CancelKey], Awaitable[None]] | None = None
+        self.arriving: set[ClientHandshake] = set()
         self.authenticator = Authenticator(settings)
         self.tls = _tls_context(settings)
         self.pools: dict[tuple[str, str], Pool] = {}
@@ -64,9 +68,15 @@ class Front:
         link = Link(self._poller, self.loop, None)
         self.connected_total += 1
         handshake = ClientHandshake(link, self)
+        self.arriving.add(handshake)
         link.handler = handshake
         link.greeted = handshake.greeted
         return link
+
+    @property
+    def load(self) -> int:
+        """Client connections: logged in, or about to."""
+        return len(self.registry) + len(self.arriving)
 
     @property
     def newest_minor(self) -> int:
@@ -132,11 +142,25 @@ class Front:
     # -- cancel ------------------------------------------------------------------------------------
 
     async def cancel(self, key: CancelKey) -> None:
-        """Cancels what the session with this key runs, if it runs anything; returns when the server has taken
-        note.
+        """Cancels what the session with this key runs, here or in another worker, if it runs anything;
+        returns when the server has taken note.
         """
+        owner = self.registry.owner(key)
+        if owner == self.registry.worker:
+            await self.cancel_own(key)
+        elif self.forward_cancel is not None:
+            await self.forward_cancel(owner, key)
+
+    async def cancel_own(self, key: CancelKey) -> None:
+        """As `cancel`, for sessions of this process only."""
         session = self.registry.find(key)
         if session is None:
+            return
+        if session.waiting:
+            # A server of its own would run the statement already.
+            self.cancels_total += 1
+            session.pool.leave(session)
+            session.refuse(Refusal("57014", "canceling statement due to user request"))
             return
         server = session.server
         if server is None or not len(server.pipeline):

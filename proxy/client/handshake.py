@@ -374,6 +374,7 @@ class ClientHandshake(Waiter):
         link, pool, flavour = self.link, self.pool, self.flavour
         assert pool is not None
         self._deadline.cancel()
+        self.context.arriving.discard(self)
         self.pool = None  # from now on the session's
         key = self.context.registry.new_key(greeting.pid, self._startup.minor)
         session = Session(link, pool, flavour, self.context, key)
@@ -411,6 +412,7 @@ class ClientHandshake(Waiter):
 
     def _leave(self) -> None:
         self._deadline.cancel()
+        self.context.arriving.discard(self)
         if self._upgrading is not None:
             self._upgrading.cancel()
         pool = self.pool
