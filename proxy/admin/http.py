@@ -14,7 +14,7 @@ import asyncio
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -35,14 +35,22 @@ _LARGEST_LIMIT = 10_000
 
 
 class AdminServer:
-    """Serves one address. `readiness` gives None when the proxy is ready, else the reason why not."""
+    """Serves one address. `readiness` gives None when the proxy is ready, else the reason why not.
+
+    `refresh` is awaited before each answer that needs fresh figures or readiness.
+    """
 
     def __init__(
-        self, metrics: Metrics, statistics: QueryStatistics, readiness: Callable[[], str | None]
+        self,
+        metrics: Metrics,
+        statistics: QueryStatistics,
+        readiness: Callable[[], str | None],
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._metrics = metrics
         self._statistics = statistics
         self._readiness = readiness
+        self._refresh = refresh
         self._runner: web.AppRunner | None = None
         self._own_name: str | None = None
         self._address = ""
@@ -128,7 +136,12 @@ class AdminServer:
             return False
         return True
 
+    async def _refreshed(self) -> None:
+        if self._refresh is not None:
+            await self._refresh()
+
     async def _get_metrics(self, request: web.Request) -> web.Response:
+        await self._refreshed()
         body, content_type = self._metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -139,6 +152,7 @@ class AdminServer:
         limit = query.get("limit", "100")
         if not re.fullmatch("[0-9]{1,5}", limit, re.ASCII) or not 1 <= int(limit) <= _LARGEST_LIMIT:
             raise _BadParameterError("limit", f"must be a whole number from 1 to {_LARGEST_LIMIT}")
+        await self._refreshed()
         rows = views.queries(self._statistics, sort=sort, descending=order == "desc", limit=int(limit))
         return _json(200, rows)
 
@@ -146,6 +160,7 @@ class AdminServer:
         return web.Response(text="ok")
 
     async def _get_readyz(self, request: web.Request) -> web.Response:
+        await self._refreshed()
         reason = self._readiness()
         if reason is None:
             return web.Response(text="ready")

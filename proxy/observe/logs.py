@@ -27,10 +27,11 @@ _LEVELS = {
 }
 
 
-def configure(settings: LogSettings, stream: TextIO | None = None) -> Logger:
+def configure(settings: LogSettings, stream: TextIO | None = None, worker: int | None = None) -> Logger:
     """Set up the logs of this process and return the logger to pass on.
 
-    stream: standard error unless given. What libraries log through ``logging`` comes out in the same form.
+    stream: standard error unless given. worker: the number that each line carries, where there are several.
+    What libraries log through ``logging`` comes out in the same form.
     """
     stream = cast(TextIO, _Stream(sys.stderr if stream is None else stream))
     text = settings.format is LogFormat.TEXT or (settings.format is LogFormat.AUTO and stream.isatty())
@@ -38,7 +39,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> Logger:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, _time(text)],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, _time(text), _origin(worker)],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_rendering(text, stream),
@@ -50,7 +51,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> Logger:
     # Libraries are worth hearing when they warn; their debug output would bury ours.
     root.setLevel(max(level, logging.WARNING))
     structlog.configure(
-        processors=[structlog.processors.add_log_level, _time(text), *_rendering(text, stream)],
+        processors=[
+            structlog.processors.add_log_level,
+            _time(text),
+            _origin(worker),
+            *_rendering(text, stream),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
@@ -80,6 +86,15 @@ class _Stream:
 
 def _time(text: bool) -> Processor:
     return structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text)
+
+
+def _origin(worker: int | None) -> Processor:
+    def add(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if worker is not None:
+            event["worker"] = worker
+        return event
+
+    return add
 
 
 def _rendering(text: bool, stream: TextIO) -> list[Processor]:

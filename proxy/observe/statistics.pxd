@@ -40,4 +40,6 @@ cdef class QueryStatistics:
 
     cdef Entry _entry(self, Fingerprint fingerprint)
     cdef void _evict(self)
+    @cython.locals(taken=QueryStatistics, entry=Entry)
+    cpdef QueryStatistics take(self)
     cpdef void merge(self, QueryStatistics other)

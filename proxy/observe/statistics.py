@@ -192,6 +192,19 @@ class QueryStatistics:
                 entry.fingerprint.slot = None
             self.other.merge(entry)
 
+    def take(self) -> "QueryStatistics":
+        """What was counted since the last time; begins anew. Merging all that was taken gives the whole."""
+        taken = QueryStatistics(self.max_fingerprints)
+        taken.total, self.total = self.total, taken.total
+        taken.other, self.other = self.other, taken.other
+        taken._entries, self._entries = self._entries, taken._entries
+        taken._uses = self._uses
+        for entry in taken._entries.values():
+            entry.owner = taken
+            if entry.fingerprint.slot is entry:
+                entry.fingerprint.slot = None
+        return taken
+
     def entries(self) -> list[Entry]:
         """The entries, in no particular order. They go on counting."""
         return list(self._entries.values())
