@@ -170,7 +170,7 @@ def run(
     Every setting has a variable, [pool] size PGSLUICE_POOL__SIZE; pgsluice check-config lists them all.
     """
     loaded = _load(config, listen, admin, primary, pool_size, pool_mode, workers)
-    from proxy.app import run as run_proxy
+    from proxy.workers import run as run_proxy
 
     with _in_the_users_words(loaded.origins):
         return run_proxy(loaded.settings)

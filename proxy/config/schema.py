@@ -126,7 +126,10 @@ class _Section(BaseModel):
 
 class PoolSettings(_Section):
     size: int = Field(
-        default=20, ge=1, le=10_000, description="Most server connections for each pair of user and database."
+        default=20,
+        ge=1,
+        le=10_000,
+        description="Most server connections for each pair of user and database, of all workers together.",
     )
     mode: PoolMode = Field(
         default=PoolMode.TRANSACTION,
@@ -238,7 +241,12 @@ class Settings(_Section):
         description="URL of the PostgreSQL server, as libpq reads it.",
         json_schema_extra={"allowed": URL_ALLOWED, "secret": True},
     )
-    workers: int = Field(default=1, ge=1, le=256, description="Processes that share the listening addresses.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that share the clients, and the connections of each pool.",
+    )
     pool: PoolSettings = PoolSettings()
     auth: AuthSettings = AuthSettings()
     client: ClientSettings = ClientSettings()
@@ -263,6 +271,7 @@ class Settings(_Section):
         self._check_auth()
         self._check_admin()
         self._check_client_tls()
+        self._check_workers()
         return self
 
     def _check_auth(self) -> None:
@@ -299,6 +308,15 @@ class Settings(_Section):
             if client.tls is ClientTls.OFF and path is not None and "tls" not in client.model_fields_set:
                 # Whoever names a certificate thinks TLS is on; a written "off" is believed.
                 raise ConfigError(name, str(path), "only with client.tls = allow, require, or a written off")
+
+    def _check_workers(self) -> None:
+        if self.pool.size < self.workers:
+            raise ConfigError(
+                "pool.size",
+                self.pool.size,
+                f"at least workers, which is {self.workers}: the workers share a pool's connections, and "
+                "each needs one",
+            )
 
 
 @dataclass(frozen=True, slots=True)

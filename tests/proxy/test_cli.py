@@ -43,25 +43,25 @@ def pgsluice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings with which the proxy was started, by a composition root that starts nothing."""
     settings: list[Settings] = []
-    application = ModuleType("proxy.app")
+    application = ModuleType("proxy.workers")
 
     def run(given: Settings) -> int:
         settings.append(given)
         return 0
 
     application.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.app", application)
+    monkeypatch.setitem(sys.modules, "proxy.workers", application)
     return settings
 
 
 def failing_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    application = ModuleType("proxy.app")
+    application = ModuleType("proxy.workers")
 
     def run(given: Settings) -> int:
         raise error
 
     application.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.app", application)
+    monkeypatch.setitem(sys.modules, "proxy.workers", application)
 
 
 class TestRun:
@@ -104,9 +104,9 @@ class TestRun:
         assert started[0] == started[1]
 
     def test_the_exit_code_is_the_proxys(self, pgsluice: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-        application = ModuleType("proxy.app")
+        application = ModuleType("proxy.workers")
         application.run = lambda settings: 3  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "proxy.app", application)
+        monkeypatch.setitem(sys.modules, "proxy.workers", application)
         assert pgsluice("run", DATABASE_URL=URL)[0] == 3
 
     def test_what_the_proxy_refuses_is_named_as_the_user_wrote_it(
