@@ -15,8 +15,7 @@ PIP_VERBOSITY ?= -qq
 python := $(VENV)/bin/python
 pip := $(python) -m pip install $(PIP_VERBOSITY) --disable-pip-version-check --no-input
 sources := pyproject.toml README.md LICENSE \
-	$(shell find protocol proxy \( -name '*.py' -o -name '*.pxd' -o -name py.typed \) -print) \
-	$(shell find protocol proxy -type d -print)
+	$(shell find protocol proxy \( -name '*.py' -o -name '*.pxd' -o -name py.typed \) -print | sort)
 BUILD ?= build
 source_copy := $(BUILD)/src
 wheel = $$(ls $(BUILD)/wheel/pgsluice-*.whl)
@@ -85,7 +84,7 @@ discard_outdated_copy = \
 		-exec sh -c 'for each; do [ -e "$(CURDIR)/$$each" ] || exit 1; done' sh {} + ; } || rm -rf "$(CURDIR)/$(source_copy)"
 
 # Built from a copy, so that nothing generated lies among the sources; the copy is also the pure form the tests run.
-$(VENV)/.installed: $(sources) | $(python)
+$(VENV)/.installed: $(sources) $(BUILD)/sources | $(python)
 	@echo "Building and installing pgsluice into $(VENV) ..."
 	@$(discard_outdated_copy)
 	@rm -rf $(BUILD)/wheel && mkdir -p $(source_copy) $(BUILD)/wheel
@@ -99,6 +98,14 @@ $(VENV)/.installed: $(sources) | $(python)
 		echo "WARNING: pgsluice is installed, but not compiled ($$(cat $(VENV)/.form) form: works, costs more CPU)." \
 			"It needs a C compiler and Python's headers; see why with: make install PIP_VERBOSITY=-v" >&2; fi
 	@touch $@
+
+# The list of the sources, touched when one comes or goes.
+$(BUILD)/sources: FORCE
+	@mkdir -p $(BUILD)
+	@echo $(sources) | cmp -s - $@ || echo $(sources) > $@
+
+.PHONY: FORCE
+FORCE:
 
 $(VENV)/.test: $(VENV)/.installed
 	@echo "Installing what the tests need ..."
