@@ -19,6 +19,7 @@ cdef class Reply:
 cdef class ReplyPipeline:
     cdef list _queue
     cdef Py_ssize_t _first
+    cdef readonly long long segment
     cdef public int status
     cdef public bint unsynced
     cdef public bint skipping
@@ -29,6 +30,8 @@ cdef class ReplyPipeline:
     cdef readonly list dropped
 
     cpdef bint is_idle(self)
+    @cython.locals(due=Py_ssize_t, reply=Reply)
+    cpdef Py_ssize_t segments_due(self)
     cpdef Reply head(self)
     cpdef list pending(self)
     @cython.locals(kind=cython.int)

@@ -108,6 +108,7 @@ class Reply:
 class ReplyPipeline:
     """The outstanding replies of one server connection, oldest first, and what the stream tells of its state.
 
+    A *segment* is what a Sync, Query or FunctionCall ends; `segment` numbers the one that is being sent.
     `status` is the transaction status of the last ReadyForQuery; `unsynced` tells that messages of the
     extended protocol were sent that no Sync has followed yet; `copying_in` that the server is reading COPY
     data.
@@ -121,6 +122,7 @@ class ReplyPipeline:
         "done",
         "dropped",
         "failed",
+        "segment",
         "skipping",
         "status",
         "unsynced",
@@ -129,6 +131,7 @@ class ReplyPipeline:
     def __init__(self) -> None:
         self._queue: list[Reply] = []
         self._first = 0
+        self.segment = 0
         self.status = 0x49
         self.unsynced = False
         self.skipping = False
@@ -149,6 +152,14 @@ class ReplyPipeline:
     def is_idle(self) -> bool:
         """The same as `idle`, as a method that compiled code calls directly."""
         return self._first == len(self._queue) and not self.unsynced and not self.copying_in
+
+    def segments_due(self) -> int:
+        """How many segments have been sent whose ReadyForQuery has not come yet."""
+        due = 0
+        for reply in self._queue[self._first :]:
+            if reply.kind == 0x53 or reply.kind == 0x51 or reply.kind == 0x46:
+                due += 1
+        return due
 
     def head(self) -> Reply | None:
         """The reply that the next backend message belongs to."""
@@ -172,6 +183,7 @@ class ReplyPipeline:
                 return False
             self.skipping = False
             self.unsynced = False
+            self.segment += 1
         elif kind == 0x63:  # CopyDone, CopyFail
             if self.copying_in:
                 self.copying_in = False
@@ -182,6 +194,7 @@ class ReplyPipeline:
             return False
         elif kind == 0x51 or kind == 0x46:  # Query and FunctionCall end the implicit transaction like a Sync
             self.unsynced = False
+            self.segment += 1
         elif reply.action != 2:
             self.unsynced = True
         self._queue.append(reply)

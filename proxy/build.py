@@ -19,9 +19,12 @@ HOT_MODULES = (
     "proxy.query.fingerprint",
     "proxy.query.statements",
     "proxy.server.assignment",
+    "proxy.server.prepared",
     "proxy.server.connection",
     "proxy.server.pool",
     "proxy.server.pool",
+    "proxy.client.prepared",
+    "proxy.client.batch",
     "proxy.client.session",
 )
 """Those pyproject.toml lists as ext-modules."""

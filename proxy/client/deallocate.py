@@ -1,4 +1,4 @@
-"""Recognises DEALLOCATE of a single prepared statement.
+"""Recognises statements that drop prepared statements.
 
 Drivers drop statements with SQL as well as with Close messages (psycopg does where libpq is older than 17);
 such a statement's name is the session's own.
@@ -12,6 +12,14 @@ _DEALLOCATE = re.compile(
     rb"""\s*DEALLOCATE\s+(?:PREPARE\s+)?(?:"((?:[^"]|"")+)"|([A-Za-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\Z""",
     re.IGNORECASE,
 )
+
+
+_ALL = re.compile(rb"\s*(?:DEALLOCATE\s+(?:PREPARE\s+)?|DISCARD\s+)ALL\s*;?\s*\Z", re.IGNORECASE)
+
+
+def drops_all(sql: bytes) -> bool:
+    """Whether `sql` drops every prepared statement: DEALLOCATE ALL or DISCARD ALL."""
+    return _ALL.match(sql) is not None
 
 
 def deallocate_target(sql: bytes) -> bytes | None:

@@ -8,13 +8,15 @@ text.
 
 from __future__ import annotations
 
+import secrets
+
 from protocol.messages.rewrite import parse_message
 from proxy.observe.record import Fingerprint
 from proxy.query.fingerprint import fingerprint
 
-NAME_PREFIX = b"pgsluice_"
-"""What the names of our statements on the servers begin with; an application's own name is never mistaken for
-one.
+NAME_PREFIX = b"pgsluice_" + secrets.token_hex(6).encode() + b"_"
+"""What the names of our statements on the servers begin with: different in every process, so that no client
+meets one under its own name, by chance or on purpose.
 """
 
 

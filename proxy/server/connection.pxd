@@ -6,6 +6,7 @@ from protocol.pipeline cimport Reply, ReplyPipeline
 from proxy.net.link cimport Link, LinkHandler
 from proxy.observe.record cimport QueryRecord
 from proxy.server.assignment cimport Flavour
+from proxy.server.prepared cimport ServerStatements
 
 
 cdef class Waiter(LinkHandler):
@@ -23,7 +24,7 @@ cdef class Receiver(Waiter):
     cpdef measured(self, QueryRecord record)
     cpdef failed(self, Reply reply, str sqlstate, ServerConnection server)
     cpdef undo(self, Reply reply, bint carried_out)
-    cpdef statements_dropped(self, ServerConnection server)
+    cpdef statements_dropped(self, set keep)
     cpdef server_lost(self, ServerConnection server, object error)
     cpdef server_choked(self, bint choked)
 
@@ -35,18 +36,14 @@ cdef class ServerConnection(LinkHandler):
     cdef readonly object greeting
     cdef readonly int pid
     cdef readonly bytes secret
-    cdef readonly Py_ssize_t limit
     cdef readonly double since
     cdef public Receiver owner
     cdef readonly FrameScanner scanner
     cdef readonly ReplyPipeline pipeline
-    cdef readonly dict prepared
-    cdef public object unnamed
+    cdef readonly ServerStatements statements
     cdef public str retire
     cdef public int cancels
     cdef readonly bint fatal
-    cdef dict _used
-    cdef long long _clock
     cdef double _done_at
     cdef QueryRecord _executed
     cdef double _executed_sent
@@ -57,10 +54,6 @@ cdef class ServerConnection(LinkHandler):
     cdef long long _offset
     cdef long long _position
 
-    cpdef bint has(self, bytes name) except -1
-    cpdef bint use(self, bytes name, long long generation) except -1
-    cpdef note_prepared(self, bytes name, long long generation)
-    cpdef forget_prepared(self, bytes name)
     cpdef undo(self, Reply reply, bint carried_out)
     @cython.locals(scanner=FrameScanner)
     cpdef received(self, bytes data)
@@ -80,6 +73,7 @@ cdef class ServerConnection(LinkHandler):
     cpdef answer_fakes(self)
     @cython.locals(data=bytes, start=Py_ssize_t, record=QueryRecord)
     cdef _completed(self, FrameScanner scanner, Reply head, double now)
+    cdef _statements_dropped(self)
     cdef _execute_ended(self, FrameScanner scanner, Reply reply, double now)
     @cython.locals(owner=Receiver)
     cdef _ready(self, FrameScanner scanner, Reply head, double now)

@@ -19,6 +19,7 @@ from protocol.pipeline import Reply, ReplyPipeline
 from proxy.net.link import Link, LinkHandler
 from proxy.observe.record import QueryRecord
 from proxy.server.assignment import Flavour
+from proxy.server.prepared import ServerStatements
 
 
 class Waiter(LinkHandler):
@@ -50,7 +51,7 @@ class Receiver(Waiter):
         """Bytes for the client."""
 
     def settled(self, server: ServerConnection) -> None:
-        """Every reply that was due has come, and a ReadyForQuery with it."""
+        """A ReadyForQuery has come."""
 
     def measured(self, record: QueryRecord) -> None:
         """A statement has ended."""
@@ -63,8 +64,8 @@ class Receiver(Waiter):
         hold.
         """
 
-    def statements_dropped(self, server: ServerConnection) -> None:
-        """DEALLOCATE ALL or DISCARD ALL has dropped every prepared statement."""
+    def statements_dropped(self, keep: set[bytes | None]) -> None:
+        """DEALLOCATE ALL or DISCARD ALL has dropped every prepared statement but those of these names."""
 
     def server_choked(self, choked: bool) -> None:
         """The server does not read as fast as the client sends (or does so again)."""
@@ -76,15 +77,12 @@ class Receiver(Waiter):
 class ServerConnection(LinkHandler):
     """A logged-in connection to a server.
 
-    `owner` is the session that holds it; `flavour` and `pool` are the pool's. `prepared` are the names of our
-    statements on it, each with the generation that it was prepared for: the number of the client's Parse that
-    it must not be older than. `unnamed` is the generation of its unnamed statement (None: unknown). `retire`,
-    once set, is the reason why the connection must not be used for another session. `cancels` counts cancel
-    requests that are under way to it.
+    `owner` is the session that holds it; `flavour` and `pool` are the pool's. `statements` are the prepared
+    statements on it. `retire`, once set, is the reason why the connection must not be used for another
+    session. `cancels` counts cancel requests that are under way to it.
     """
 
     __slots__ = (
-        "_clock",
         "_done_at",
         "_event_end",
         "_executed",
@@ -94,23 +92,20 @@ class ServerConnection(LinkHandler):
         "_position",
         "_run",
         "_target",
-        "_used",
         "cancels",
         "fatal",
         "flavour",
         "greeting",
-        "limit",
         "link",
         "owner",
         "pid",
         "pipeline",
         "pool",
-        "prepared",
         "retire",
         "scanner",
         "secret",
         "since",
-        "unnamed",
+        "statements",
     )
 
     def __init__(self, link: Link, pool: Any, flavour: Any, greeting: Any, limit: int) -> None:
@@ -120,18 +115,14 @@ class ServerConnection(LinkHandler):
         self.greeting = greeting
         self.pid = greeting.pid
         self.secret = greeting.secret
-        self.limit = limit
         self.since = perf_counter()
         self.owner: Receiver | None = None
         self.scanner: FrameScanner = backend_scanner()
         self.pipeline = ReplyPipeline()
-        self.prepared: dict[bytes, int] = {}
-        self._used: dict[bytes, int] = {}
-        self.unnamed: object = None
+        self.statements = ServerStatements(limit)
         self.retire: str | None = None
         self.cancels = 0
         self.fatal = False
-        self._clock = 0
         self._done_at = 0.0
         self._executed: QueryRecord | None = None
         self._executed_sent = 0.0
@@ -142,53 +133,13 @@ class ServerConnection(LinkHandler):
         self._offset = 0
         self._position = 0
 
-    # -- statements on this server -----------------------------------------------------------------
-
-    def has(self, name: bytes) -> bool:
-        """Whether a statement of this name is prepared here."""
-        return name in self.prepared
-
-    def use(self, name: bytes, generation: int) -> bool:
-        """Whether the statement is prepared here and was so no earlier than `generation`; if so it is marked
-        as used.
-        """
-        prepared = self.prepared.get(name)
-        if prepared is None or prepared < generation:
-            return False
-        self._clock += 1
-        self._used[name] = self._clock
-        return True
-
-    def note_prepared(self, name: bytes, generation: int) -> None:
-        """A Parse under this name is being sent."""
-        self._clock += 1
-        self._used[name] = self._clock
-        self.prepared[name] = generation
-
-    def surplus(self, keep: bytes) -> bytes | None:
-        """The statement used longest ago, if there are more than the limit; it is forgotten and must be
-        closed.
-        """
-        if len(self.prepared) <= self.limit:
-            return None
-        return min((name for name in self._used if name != keep), key=self._used.__getitem__, default=None)
-
-    def forget_prepared(self, name: bytes) -> None:
-        """The statement is not here any more."""
-        self.prepared.pop(name, None)
-        self._used.pop(name, None)
-
     def undo(self, reply: Reply, carried_out: bool) -> None:
         """Takes back what was noted when the request was sent, because it was not carried out or failed."""
         name = reply.server_name
-        if name is not None:
-            if reply.kind == 0x50:  # Parse
-                if name:
-                    self.forget_prepared(name)
-                else:
-                    self.unnamed = None
-            elif not carried_out:  # Close
-                self.note_prepared(name, reply.generation)
+        if reply.kind == 0x51:  # Query: it would have dropped the unnamed statement
+            self.statements.unnamed = -1
+        elif name is not None:
+            self.statements.doubt(name)
         receiver = reply.receiver
         if receiver is not None:
             receiver.undo(reply, carried_out)
@@ -328,13 +279,16 @@ class ServerConnection(LinkHandler):
         if data[start + 5] == 68 and (
             data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)
         ):
-            self.prepared.clear()
-            self._used.clear()
-            self.unnamed = None
-            if self._target is not None:
-                self._target.statements_dropped(self)
+            self._statements_dropped()
         if self.pipeline.done is not None:
             self._execute_ended(scanner, head, now)
+
+    def _statements_dropped(self) -> None:
+        """All prepared statements are gone, but for those whose Parse is still in the queue."""
+        parses = [reply for reply in self.pipeline.pending() if reply.kind == 0x50]
+        self.statements.dropped({reply.server_name for reply in parses})
+        if self._target is not None:
+            self._target.statements_dropped({reply.name for reply in parses})
 
     def _execute_ended(self, scanner: FrameScanner, reply: Reply, now: float) -> None:
         """An Execute has ended; what its Sync costs (the commit) still counts as its time."""
@@ -350,13 +304,13 @@ class ServerConnection(LinkHandler):
         if head is not None and head.record is not None:
             self._measure(scanner, head.record, head.sent, now)
         self._fakes(scanner)
-        if not self.pipeline.is_idle():
-            return
         self._flush(scanner)
+        if self.pipeline.is_idle():
+            self.statements.settled()
         owner = self.owner
         if owner is not None:
             owner.settled(self)
-        else:
+        elif self.pipeline.is_idle():
             self.pool.internal_done(self)
 
     def _measure(self, scanner: FrameScanner, record: QueryRecord, sent: float, now: float) -> None:

@@ -224,6 +224,7 @@ class Pool:
             elif isinstance(decision, Close):
                 self.servers.discard(decision.server)
                 self.closed_total += 1
+                self._forget_greeting(decision.server.flavour)
                 decision.server.close()
             else:
                 task = self.loop.create_task(self._open(decision.flavour))
@@ -243,7 +244,7 @@ class Pool:
     def _run(self, server: ServerConnection, sql: bytes) -> None:
         """Has the server do something between two sessions; `internal_done` follows."""
         server.owner = None
-        server.unnamed = None
+        server.statements.unnamed = 0
         reply = Reply(0x51, 1, None)
         server.pipeline.add(reply)
         server.link.write(b"Q" + (5 + len(sql)).to_bytes(4, "big") + sql + b"\0")
@@ -259,7 +260,13 @@ class Pool:
         self._held.discard(server)
         self._discarding.discard(server)
         self.closed_total += 1
+        self._forget_greeting(server.flavour)
         self._apply(self.assignment.gone(server, server.flavour))
+
+    def _forget_greeting(self, flavour: Flavour) -> None:
+        """What a server said at log-in is believed only while a server that said it is there."""
+        if not any(server.flavour is flavour for server in self.servers):
+            flavour.greeting = None
 
     async def _open(self, flavour: Flavour) -> None:
         try:
@@ -289,7 +296,7 @@ class Pool:
         self.connect_errors_total += 1
         self.assignment.open_failed(flavour)
         if failure.kind is FailureKind.REFUSED:
-            raw = failure.response.encode() if failure.response is not None else None
+            raw = failure.raw if failure.response is not None else None
             detail = failure.response.detail if failure.response is not None else None
             self._refuse_all(flavour, Refusal(failure.sqlstate, failure.message, detail, raw))
             self._apply(self.assignment.plan())
@@ -335,9 +342,7 @@ class Pool:
         failure = self._failure
         if failure is not None and not self.servers:
             if failure.response is not None:
-                return Refusal(
-                    failure.sqlstate, failure.message, failure.response.detail, failure.response.encode()
-                )
+                return Refusal(failure.sqlstate, failure.message, failure.response.detail, failure.raw)
             return Refusal("08001", failure.message, f"waited {self.wait_timeout:g} s (pool_wait_timeout)")
         assignment = self.assignment
         busy = len(self.servers) - assignment.idle
