@@ -12,8 +12,10 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,7 @@ from proxy.errors import PgsluiceError
 
 _PR_SET_PDEATHSIG = 1
 _START_ATTEMPTS = 5
+_LONGEST_ROOT = 50
 
 
 class EmbeddedServerError(PgsluiceError):
@@ -113,6 +116,17 @@ def server_account() -> Account | None:
     raise EmbeddedServerError(
         "PostgreSQL refuses to run as root, and there is no account named postgres or nobody"
     )
+
+
+def temporary_root(account: Account | None) -> Path:
+    """Where a server's directory can be made: $TMPDIR when the account can get there and a socket's path is short
+    enough to be below it (the system allows 107 bytes), else /tmp.
+    """
+    root = Path(tempfile.gettempdir()).resolve()
+    open_to_all = all(directory.stat().st_mode & stat.S_IXOTH for directory in (root, *root.parents))
+    if len(bytes(root)) <= _LONGEST_ROOT and (account is None or open_to_all):
+        return root
+    return Path("/tmp")
 
 
 def find_programs(*, extra_roots: Sequence[Path] = ()) -> list[Programs]:

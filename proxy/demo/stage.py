@@ -24,6 +24,7 @@ from proxy.demo.embedded import (
     find_programs,
     server_account,
     shut_down_with_parent,
+    temporary_root,
 )
 from proxy.demo.ports import free_port
 from proxy.errors import StartupError
@@ -111,7 +112,9 @@ class Stage:
     # --- PostgreSQL -----------------------------------------------------------------------------------
 
     async def _start_postgres(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="pgsluice-demo-", dir=_reachable_directory()))
+        self._directory = Path(
+            tempfile.mkdtemp(prefix="pgsluice-demo-", dir=temporary_root(server_account()))
+        )
         self._directory.chmod(0o755)
         found = await _finished(self._runnable_programs)
         cluster = self._directory / "pg"
@@ -234,8 +237,3 @@ def _proxy_environment() -> dict[str, str]:
     if package_root not in site.getsitepackages():
         environment["PYTHONPATH"] = package_root
     return environment
-
-
-def _reachable_directory() -> str | None:
-    # Root's own TMPDIR may be closed to the account PostgreSQL runs as; /tmp is open to everybody.
-    return "/tmp" if server_account() is not None else None

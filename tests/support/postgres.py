@@ -22,13 +22,12 @@ from proxy.demo.embedded import (
     ServerCertificate,
     find_programs,
     server_account,
+    temporary_root,
 )
 
 SUPERUSER = "postgres"
 PASSWORD = "sluice gate: 100% & 'quoted'"
 """The superuser's password in every test server: it needs quoting in URLs, SQL and configuration files."""
-
-_LONGEST_SOCKET_PATH = 100
 
 
 @functools.cache
@@ -151,11 +150,5 @@ def _links_openssl(programs: Programs) -> bool:
     return b"libssl.so" in programs.program("postgres").read_bytes()
 
 
-def _temporary_root() -> str:
-    """Where temporary directories go: reachable by the servers' account, and short enough for a socket's
-    path.
-    """
-    root = tempfile.gettempdir()
-    if len(root) > _LONGEST_SOCKET_PATH - 50 or server_account() is not None:
-        return "/tmp"
-    return root
+def _temporary_root() -> Path:
+    return temporary_root(server_account())

@@ -1,0 +1,18 @@
+"""`python -m proxy`, and the program `pgsluice`: nothing but the command line, imported where Ctrl-C is expected."""
+
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Exit status of the command; 130 when Ctrl-C comes before there is anything to end."""
+    try:
+        from proxy.cli import main as command
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return command()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
