@@ -30,6 +30,7 @@ cdef class ReplyPipeline:
     cdef readonly list dropped
 
     cpdef bint is_idle(self)
+    cpdef bint awaits_client(self)
     @cython.locals(due=Py_ssize_t, reply=Reply)
     cpdef Py_ssize_t segments_due(self)
     cpdef Reply head(self)

@@ -147,11 +147,17 @@ class ReplyPipeline:
     @property
     def idle(self) -> bool:
         """Nothing is due and nothing unfinished has been sent."""
-        return self._first == len(self._queue) and not self.unsynced and not self.copying_in
+        return self.is_idle()
 
     def is_idle(self) -> bool:
         """The same as `idle`, as a method that compiled code calls directly."""
-        return self._first == len(self._queue) and not self.unsynced and not self.copying_in
+        return self._first == len(self._queue) and not self.awaits_client()
+
+    def awaits_client(self) -> bool:
+        """Whether the server needs more from the client before it is ready for another query: a Sync, or the
+        end of COPY data.
+        """
+        return self.unsynced or self.copying_in or self.skipping
 
     def segments_due(self) -> int:
         """How many segments have been sent whose ReadyForQuery has not come yet."""

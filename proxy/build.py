@@ -22,7 +22,6 @@ HOT_MODULES = (
     "proxy.server.prepared",
     "proxy.server.connection",
     "proxy.server.pool",
-    "proxy.server.pool",
     "proxy.client.prepared",
     "proxy.client.batch",
     "proxy.client.session",

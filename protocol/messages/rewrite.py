@@ -91,4 +91,4 @@ def error_is_fatal(data: bytes, start: int, end: int) -> bool:
     """Whether an ErrorResponse ends the connection (severity FATAL or PANIC, from the field that is never
     translated).
     """
-    return data.find(b"VFATAL\0", start, end) >= 0 or data.find(b"VPANIC\0", start, end) >= 0
+    return data.find(b"\0VFATAL\0", start, end) >= 0 or data.find(b"\0VPANIC\0", start, end) >= 0

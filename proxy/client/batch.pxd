@@ -21,6 +21,7 @@ cdef class BatchReader(Receiver):
     cdef readonly SessionStatements statements
     cdef public bint closing
     cdef bint _barred
+    cdef bint _dropping
     cdef long long _segment
     cdef bint _segment_unsent
     cdef Statement _portal

@@ -36,6 +36,7 @@ class BatchReader(Receiver):
     __slots__ = (
         "_barred",
         "_bytes_seen",
+        "_dropping",
         "_ended",
         "_fresh",
         "_now",
@@ -68,6 +69,7 @@ class BatchReader(Receiver):
         self.statements = SessionStatements()
         self.closing = False
         self._barred = False
+        self._dropping = False
         self._segment = 1
         self._segment_unsent = False
         self._portal: Statement | None = None
@@ -85,6 +87,10 @@ class BatchReader(Receiver):
     def _read(self, scanner: FrameScanner) -> None:
         """Reads the messages in the scanner's chunk into the batch, to its end or up to a bar."""
         self._run = scanner.pos
+        if self._dropping:
+            # The rest of a message whose beginning went nowhere follows it there.
+            self._run = min(scanner.left, scanner.size)
+            self._dropping = scanner.left > scanner.size
         while not self.closing and not self._barred:
             tag = scanner.next()
             if tag == 0:
@@ -197,7 +203,7 @@ class BatchReader(Receiver):
         data = scanner.data
         start = scanner.start
         sql = data[start + 5 : scanner.end - 1]
-        first = data[start + 5]
+        first = data[start + 5] if scanner.end > start + 5 else 0
         reply = Reply(0x51, 0, self)
         if (first | 0x20) == 0x64 and scanner.left == 0 and not self._deallocate(scanner, sql, reply):
             return
@@ -365,7 +371,7 @@ class BatchReader(Receiver):
         data = scanner.data
         start = scanner.start
         reply = Reply(0x44, 0, self)
-        if data[start + 5] != 83 or scanner.end < start + 7:  # S: a statement
+        if scanner.end < start + 7 or data[start + 5] != 83:  # S: a statement
             self._replies.append(reply)
             return
         name = data[start + 6 : cstring_end(data, start + 6, scanner.end)]
@@ -388,7 +394,7 @@ class BatchReader(Receiver):
         data = scanner.data
         start = scanner.start
         reply = Reply(0x43, 0, self)
-        if data[start + 5] != 83 or scanner.end < start + 7:
+        if scanner.end < start + 7 or data[start + 5] != 83:
             self._replies.append(reply)
             return
         name = data[start + 6 : cstring_end(data, start + 6, scanner.end)]

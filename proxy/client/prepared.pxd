@@ -30,6 +30,7 @@ cdef class SessionStatements:
     cpdef removing_all(self, long long segment)
     @cython.locals(prepared=Prepared)
     cpdef Statement refer(self, Reply reply, bytes name)
+    @cython.locals(current=Prepared)
     cpdef undo(self, Reply reply, bint carried_out)
 
 

@@ -106,6 +106,9 @@ class SessionStatements:
         name = reply.name
         if name is None:
             return
+        current = self._names.get(name)
+        if (current.generation if current is not None else 0) != reply.generation:
+            return  # a later message has given the name another meaning, or taken it away
         if reply.previous is None or (carried_out and not name):
             # (A Parse for the unnamed statement drops the one before it even when it fails.)
             self._names.pop(name, None)

@@ -32,7 +32,7 @@ cdef class Session(BatchReader):
     cdef _dispatch(self)
     @cython.locals(reply=Reply)
     cdef bint _answer_here(self) except -1
-    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, fakes=bint, reply=Reply)
+    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, discarded=list, fakes=bint, reply=Reply)
     cdef _transmit(self, ServerConnection server)
     @cython.locals(record=QueryRecord, reply=Reply)
     cpdef grant(self, ServerConnection server)

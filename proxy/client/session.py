@@ -100,6 +100,7 @@ class Session(BatchReader):
         else:
             self._pieces.clear()
             self._pieces_size = 0
+            self._dropping = True
 
     # -- to the server -----------------------------------------------------------------------------
 
@@ -133,6 +134,7 @@ class Session(BatchReader):
         replies = self._replies
         pipeline = server.pipeline
         insertions: Insertions | None = None
+        discarded: list[Reply] | None = None
         fakes = False
         for reply in replies:
             reply.sent = self._now
@@ -142,9 +144,15 @@ class Session(BatchReader):
                 insertions.prepare(reply)
             elif reply.kind == 0x51:
                 server.statements.unnamed = 0
+                if pipeline.unsynced:
+                    # PostgreSQL 18 leaves a transaction state behind that its next statement trips over.
+                    server.retire = "a Query in an unfinished pipeline"
             elif reply.action == 2:
                 fakes = True
             if not pipeline.add(reply) and reply.kind != 0x53 and reply.kind != 0x63:
+                discarded = [*(discarded or ()), reply]
+        if discarded is not None:
+            for reply in reversed(discarded):
                 server.undo(reply, False)
         self._reset_batch()
         if self.link.choking:
@@ -167,6 +175,8 @@ class Session(BatchReader):
         self.waiting = False
         self.server = server
         server.owner = self
+        if server.link.choking:
+            self.link.pause()
         waited = perf_counter() - self.waiting_since
         for reply in self._replies:
             if reply.record is not None:
@@ -228,7 +238,7 @@ class Session(BatchReader):
             self.closing = True
         if self.closing:
             self._finish_closing()
-        else:
+        elif self.server is None or not self.server.link.choking:
             self.link.resume()
 
     def wait(self) -> None:
@@ -243,7 +253,8 @@ class Session(BatchReader):
 
     def settled(self, server: ServerConnection) -> None:
         pipeline = server.pipeline
-        if pipeline.is_idle():
+        if pipeline.is_idle() and self.scanner.left == 0:
+            # (In the middle of a message, the server is still reading it.)
             if not self._replies:
                 self.statements.settled()
             if pipeline.status == 0x49:
@@ -329,6 +340,8 @@ class Session(BatchReader):
             self.pool.leave(self)
         server = self.server
         if server is not None:
+            if self.scanner.left:
+                server.retire = "the client left in the middle of a message"
             self.server = None
             server.owner = None
             self.pool.abandon(server)
@@ -340,7 +353,7 @@ class Session(BatchReader):
         server = self.server
         if server is not None and not self.waiting:
             pipeline = server.pipeline
-            if not (pipeline.unsynced or pipeline.copying_in or pipeline.is_idle()):
+            if not (pipeline.awaits_client() or pipeline.is_idle()):
                 return
         self._end()
 

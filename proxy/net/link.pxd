@@ -30,6 +30,7 @@ cdef class Link(Pollable):
     cdef Py_ssize_t _queued
     cdef object _timer
     cdef bint _lost
+    cdef bint _input_over
 
     cpdef attach(self, object sock, str peer)
     @cython.locals(data=bytes, handler=LinkHandler)

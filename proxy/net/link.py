@@ -58,6 +58,7 @@ class Link(Pollable):
     __slots__ = (
         "_events",
         "_fd",
+        "_input_over",
         "_lost",
         "_queue",
         "_queued",
@@ -93,6 +94,7 @@ class Link(Pollable):
         self._queued = 0
         self._timer: Any = None
         self._lost = False
+        self._input_over = False
 
     def attach(self, sock: socket.socket, peer: str) -> None:
         """Serves a connected, non-blocking socket, which belongs to the link from now on."""
@@ -147,6 +149,7 @@ class Link(Pollable):
         """No more will come; reading stops, for the socket would be ready for ever."""
         self._watch(self._events & ~1)
         self.paused = True
+        self._input_over = True
         if self.handler is not None:
             self.handler.ended()
 
@@ -271,7 +274,7 @@ class Link(Pollable):
 
     def resume(self) -> None:
         """Reads from the peer again."""
-        if self.paused and not self.closed:
+        if self.paused and not self.closed and not self._input_over:
             self.paused = False
             if self.transport is not None:
                 self.transport.resume_reading()

@@ -7,11 +7,13 @@ cdef class Flavour:
     cdef public Py_ssize_t opening
     cdef public Py_ssize_t waiting
     cdef public Py_ssize_t sessions
+    cdef public Py_ssize_t total
     cdef public object greeting
 
 
 cdef class Assignment:
     cdef public Py_ssize_t size
+    cdef public bint patient
     cdef readonly Py_ssize_t total
     cdef readonly Py_ssize_t opening
     cdef readonly Py_ssize_t idle
@@ -25,3 +27,5 @@ cdef class Assignment:
     cpdef object next_waiter(self, Flavour flavour)
     cdef _put(self, object server, Flavour flavour)
     cdef _take_oldest(self, Flavour flavour)
+    cdef _count_out(self, Flavour flavour)
+    cpdef forget_flavour(self, Flavour flavour)

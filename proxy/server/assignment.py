@@ -49,10 +49,10 @@ class Flavour:
     """Server connections that were opened with the same start-up parameters (`key`), and who waits for one.
 
     `greeting` is what such a connection last said of itself at log-in, `sessions` how many sessions have
-    these parameters.
+    these parameters, `total` how many connections there are or are being opened, idle or not.
     """
 
-    __slots__ = ("greeting", "idle", "key", "opening", "sessions", "waiting")
+    __slots__ = ("greeting", "idle", "key", "opening", "sessions", "total", "waiting")
 
     def __init__(self, key: Any) -> None:
         self.key = key
@@ -60,6 +60,7 @@ class Flavour:
         self.opening = 0
         self.waiting = 0
         self.sessions = 0
+        self.total = 0
         self.greeting: Any = None
 
 
@@ -67,16 +68,18 @@ class Assignment:
     """The state of one pool.  Servers and waiters are opaque; each belongs to a `Flavour`.
 
     `total` counts the connections that are open or being opened, `idle` those that nobody uses, `opening`
-    those on their way.
+    those on their way. While it is `patient`, because
+    opening has just failed, no connection is opened.
     """
 
-    __slots__ = ("_flavours", "idle", "opening", "size", "total", "waiters")
+    __slots__ = ("_flavours", "idle", "opening", "patient", "size", "total", "waiters")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.total = 0
         self.opening = 0
         self.idle = 0
+        self.patient = False
         self.waiters: deque[tuple[Any, Flavour]] = deque()
         self._flavours: dict[Any, Flavour] = {}
 
@@ -89,7 +92,7 @@ class Assignment:
 
     def forget_flavour(self, flavour: Flavour) -> None:
         """No session has this flavour any more; its idle connections stay until they are needed."""
-        if not flavour.idle and not flavour.opening and not flavour.waiting and not flavour.sessions:
+        if not flavour.total and not flavour.waiting and not flavour.sessions:
             self._flavours.pop(flavour.key, None)
 
     def take(self, flavour: Flavour) -> Any:
@@ -145,8 +148,16 @@ class Assignment:
         self.idle += 1
 
     def _take_oldest(self, flavour: Flavour) -> Any:
+        """An idle connection that is going to be closed."""
         self.idle -= 1
-        return flavour.idle.pop(0)
+        server = flavour.idle.pop(0)
+        self._count_out(flavour)
+        return server
+
+    def _count_out(self, flavour: Flavour) -> None:
+        self.total -= 1
+        flavour.total -= 1
+        self.forget_flavour(flavour)
 
     def opened(self, server: Any, flavour: Flavour) -> list[Decision]:
         """A connection that was to be opened is there."""
@@ -159,14 +170,14 @@ class Assignment:
         """A connection could not be opened.  The caller decides when to `plan` again."""
         self.opening -= 1
         flavour.opening -= 1
-        self.total -= 1
+        self._count_out(flavour)
 
     def gone(self, server: Any, flavour: Flavour) -> list[Decision]:
         """A connection is lost or was closed, idle or in use."""
-        self.total -= 1
         if server in flavour.idle:
             flavour.idle.remove(server)
             self.idle -= 1
+        self._count_out(flavour)
         return self.plan()
 
     def resize(self, size: int) -> list[Decision]:
@@ -192,11 +203,14 @@ class Assignment:
             if coming < flavour.opening:
                 claimed[id(flavour)] = coming + 1
                 continue
+            if self.patient:
+                continue
             if not self._make_room(flavour, decisions):
                 # Nobody behind may take what comes back first, else a rare flavour would wait for ever.
                 break
             self.total += 1
             self.opening += 1
+            flavour.total += 1
             flavour.opening += 1
             claimed[id(flavour)] = coming + 1
             decisions.append(Open(flavour))
@@ -213,7 +227,6 @@ class Assignment:
         if victim is None:
             return False
         decisions.append(Close(self._take_oldest(victim)))
-        self.total -= 1
         return True
 
     def _shrink(self, decisions: list[Decision]) -> None:
@@ -224,4 +237,3 @@ class Assignment:
             if crowded is None:
                 return
             decisions.append(Close(self._take_oldest(crowded)))
-            self.total -= 1

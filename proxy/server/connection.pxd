@@ -50,6 +50,7 @@ cdef class ServerConnection(LinkHandler):
     cdef list _out
     cdef Receiver _target
     cdef Py_ssize_t _run
+    cdef int _rest
     cdef Py_ssize_t _event_end
     cdef long long _offset
     cdef long long _position
@@ -59,6 +60,8 @@ cdef class ServerConnection(LinkHandler):
     cpdef received(self, bytes data)
     @cython.locals(pipeline=ReplyPipeline, head=Reply, tag=cython.int, status=cython.int, now=cython.double)
     cdef _walk(self, FrameScanner scanner)
+    @cython.locals(rest=Py_ssize_t)
+    cdef _go_on_streaming(self, FrameScanner scanner)
     cdef _aim(self, Reply head)
     cdef _skip(self, FrameScanner scanner)
     @cython.locals(run=Py_ssize_t)

@@ -90,6 +90,7 @@ class ServerConnection(LinkHandler):
         "_offset",
         "_out",
         "_position",
+        "_rest",
         "_run",
         "_target",
         "cancels",
@@ -129,6 +130,7 @@ class ServerConnection(LinkHandler):
         self._out: list[bytes] = []
         self._target: Receiver | None = None
         self._run = 0
+        self._rest = 0
         self._event_end = 0
         self._offset = 0
         self._position = 0
@@ -162,6 +164,8 @@ class ServerConnection(LinkHandler):
         now = perf_counter()
         self._run = 0
         self._event_end = 0
+        if self._rest:
+            self._go_on_streaming(scanner)
         while True:
             tag = scanner.next()
             if tag == 0:
@@ -177,13 +181,19 @@ class ServerConnection(LinkHandler):
             ):  # NotificationResponse, ParameterStatus, NoticeResponse
                 if self._target is None or (tag == 0x4E and head is not None and head.action == 1):
                     self._skip(scanner)
+                if scanner.left:
+                    self._rest = 2 if self._run == scanner.end else 1
                 self._event_end = scanner.end
                 continue
             status = 0
             if tag == 0x5A:
+                if scanner.end != scanner.start + 6:
+                    raise ProtocolViolation("server sent a ReadyForQuery without a status")
                 status = scanner.data[scanner.start + 5]
             if pipeline.answer(tag, status) == 1 or self._target is None:
                 self._skip(scanner)
+            if scanner.left:
+                self._rest = 2 if self._run == scanner.end else 1
             self._event_end = scanner.end
             if tag == 0x43:  # CommandComplete
                 self._completed(scanner, head, now)
@@ -195,9 +205,22 @@ class ServerConnection(LinkHandler):
             elif tag == 0x49 or tag == 0x73:  # EmptyQueryResponse, PortalSuspended
                 if pipeline.done is not None:
                     self._execute_ended(scanner, pipeline.done, now)
-            if pipeline.done is not None or tag == 0x45:
+            if (pipeline.done is not None or tag == 0x45) and not self._rest:
                 self._fakes(scanner)
         self._finish(scanner)
+
+    def _go_on_streaming(self, scanner: FrameScanner) -> None:
+        """The chunk begins with the rest of a message that was too long to wait for: it goes where its
+        beginning went, whoever is next.
+        """
+        rest = min(scanner.left, scanner.size)
+        if self._rest == 2:
+            self._position += rest
+            self._run = rest
+        self._event_end = rest
+        if rest == scanner.left:
+            self._rest = 0
+            self._fakes(scanner)
 
     def _aim(self, head: Reply) -> None:
         """Points the relay at the receiver of the next reply."""
@@ -234,7 +257,7 @@ class ServerConnection(LinkHandler):
     def _finish(self, scanner: FrameScanner) -> None:
         """The chunk is used up: relays its rest."""
         head = self.pipeline.head()
-        if head is not None:
+        if head is not None and not self._rest:
             self._aim(head)
         if scanner.pos > self._event_end:
             if self._target is None or (head is not None and head.action == 1):
@@ -259,7 +282,7 @@ class ServerConnection(LinkHandler):
 
     def answer_fakes(self) -> None:
         """Sends the answers at the head of the queue that need no server."""
-        while True:
+        while not self._rest:
             fake = self.pipeline.next_fake()
             if fake is None:
                 return
@@ -276,8 +299,13 @@ class ServerConnection(LinkHandler):
         record: QueryRecord | None = head.record
         if record is not None:
             record.rows += command_rows(data, start, scanner.end)
-        if data[start + 5] == 68 and (
-            data.startswith(b"DEALLOCATE ALL\0", start + 5) or data.startswith(b"DISCARD ALL\0", start + 5)
+        if (
+            scanner.end > start + 6
+            and data[start + 5] == 68
+            and (
+                data.startswith(b"DEALLOCATE ALL\0", start + 5)
+                or data.startswith(b"DISCARD ALL\0", start + 5)
+            )
         ):
             self._statements_dropped()
         if self.pipeline.done is not None:
@@ -335,6 +363,8 @@ class ServerConnection(LinkHandler):
                 self.link.abort()
         if head is None:
             return
+        if head.receiver is None:
+            self.retire = f"it could not be reset ({sqlstate})"
         failed = self.pipeline.failed
         if failed is None:
             record: QueryRecord | None = head.record

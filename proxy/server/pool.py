@@ -7,6 +7,7 @@ says of itself.
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -276,38 +277,51 @@ class Pool:
         except ConnectFailure as failure:
             self._open_failed(flavour, failure)
             return
-        except BaseException:
+        except asyncio.CancelledError:
             self.assignment.open_failed(flavour)
             raise
-        self._failure = None
-        self._backoff = FIRST_RETRY
+        except Exception as error:
+            self.log.error("opening a server connection failed", pool=self.name, reason=repr(error))
+            self._open_failed(flavour, _lost_at_once(f"internal error: {error!r}"))
+            return
+        if self.closed or link.closed:
+            link.abort()
+            self._open_failed(flavour, _lost_at_once("server closed the connection after the log-in"))
+            return
+        self._reached()
         self.opened_total += 1
         flavour.greeting = greeting
         server = ServerConnection(link, self, flavour, greeting, self.primary.prepared_statements)
         link.handler = server
-        if self.closed or link.closed:
-            link.abort()
-            self.assignment.open_failed(flavour)
-            return
         self.servers.add(server)
         self._apply(self.assignment.opened(server, flavour))
+
+    def _reached(self) -> None:
+        """A connection could be opened: nobody need be patient any more."""
+        self._failure = None
+        self._backoff = FIRST_RETRY
+        self.assignment.patient = False
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _open_failed(self, flavour: Flavour, failure: ConnectFailure) -> None:
         self.connect_errors_total += 1
         self.assignment.open_failed(flavour)
         if failure.kind is FailureKind.REFUSED:
-            raw = failure.raw if failure.response is not None else None
             detail = failure.response.detail if failure.response is not None else None
-            self._refuse_all(flavour, Refusal(failure.sqlstate, failure.message, detail, raw))
+            self._refuse_all(flavour, Refusal(failure.sqlstate, failure.message, detail, failure.raw))
             self._apply(self.assignment.plan())
             return
         self._failure = failure
         if self.assignment.waiters and self._retry is None:
+            self.assignment.patient = True
             self._retry = self.loop.call_later(self._backoff, self._try_again)
             self._backoff = min(self._backoff * 2, LONGEST_RETRY)
 
     def _try_again(self) -> None:
         self._retry = None
+        self.assignment.patient = False
         self._apply(self.assignment.plan())
 
     def _refuse_all(self, flavour: Flavour, refusal: Refusal) -> None:
@@ -380,3 +394,7 @@ class Pool:
             self.servers.discard(server)
             server.owner = None
             server.close()
+
+
+def _lost_at_once(reason: str) -> ConnectFailure:
+    return ConnectFailure(FailureKind.UNREACHABLE, "08006", reason)
