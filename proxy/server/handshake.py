@@ -289,8 +289,9 @@ def _unreachable(url: ServerUrl, reason: str) -> ConnectFailure:
 
 
 def _ssl_reason(error: ssl.SSLError) -> str:
+    # Those of our own making have no reason, those of verification more than one.
     verify = getattr(error, "verify_message", "")
-    return f"TLS: {verify or error.reason or error.args[-1]}"
+    return f"TLS: {verify or getattr(error, 'reason', None) or error.args[-1]}"
 
 
 async def _log_in(
