@@ -1,4 +1,4 @@
-"""`python -m proxy`, and the program `pgsluice`: nothing but the command line, imported where Ctrl-C is expected."""
+"""`python -m proxy`, and the program `pgsluice`: imports the command line where Ctrl-C is expected."""
 
 import sys
 

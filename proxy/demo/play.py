@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
+import aiohttp
 import asyncpg
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +17,7 @@ from proxy.build import VERSION, form
 from proxy.demo import INTERRUPTED, report
 from proxy.demo.stage import DATABASE, Stage
 from proxy.demo.workload import Workload
+from proxy.errors import PgsluiceError
 
 _USUAL_SECONDS = 20.0
 _PATIENCE = 10.0
@@ -47,6 +49,8 @@ async def _play(seconds: float | None) -> int:
             with console.status("Starting a PostgreSQL and the proxy before it ..."):
                 await _unless_stopped(stage.start(), stopped)
             return await _perform(console, stage, stopped, seconds)
+        except (OSError, TimeoutError, aiohttp.ClientError, asyncpg.PostgresError) as error:
+            raise PgsluiceError(f"the demo cannot go on: {error}; {stage.last_words()}") from error
         finally:
             await stage.close()
 

@@ -17,16 +17,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 import proxy
-from proxy.demo.embedded import (
-    EmbeddedServerError,
-    PostgresServer,
-    Programs,
-    find_programs,
-    server_account,
-    shut_down_with_parent,
-    temporary_root,
-)
+from proxy.demo.embedded import PostgresServer, shut_down_with_parent
 from proxy.demo.ports import free_port
+from proxy.demo.programs import EmbeddedServerError, Programs, find_programs, server_account, temporary_root
 from proxy.errors import StartupError
 
 POOL_SIZE = 8
@@ -35,6 +28,7 @@ BRANCHES = 10
 TELLERS = 100
 USER = DATABASE = "demo"
 
+_COMMAND = (sys.executable, "-P", "-m", "proxy.cli", "run")
 _TAIL = 4
 _Result = TypeVar("_Result")
 
@@ -62,6 +56,7 @@ class Stage:
         self._directory: Path | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
         self._postgres: PostgresServer | None = None
+        self._proxy_log: Path | None = None
         self.listen = f"127.0.0.1:{free_port()}"
         self.admin = f"127.0.0.1:{free_port()}"
 
@@ -153,21 +148,11 @@ class Stage:
 
     async def _start_proxy(self) -> None:
         assert self._directory is not None
-        log_file = self._directory / "pgsluice.log"
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "proxy.cli",
-            "run",
-            "--listen",
-            self.listen,
-            "--admin",
-            self.admin,
-        ]
-        with log_file.open("wb") as log:
+        self._proxy_log = self._directory / "pgsluice.log"
+        addresses = ("--listen", self.listen, "--admin", self.admin)
+        with self._proxy_log.open("wb") as log:
             self._proxy = subprocess.Popen(
-                [*command, "--pool-size", str(POOL_SIZE)],
+                [*_COMMAND, *addresses, "--pool-size", str(POOL_SIZE)],
                 env=_proxy_environment() | {"DATABASE_URL": self.primary},
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
@@ -177,7 +162,7 @@ class Stage:
                 preexec_fn=shut_down_with_parent(),
             )
         while True:
-            said = log_file.read_text(errors="replace").splitlines()
+            said = self._proxy_log.read_text(errors="replace").splitlines()
             if any(_event(line) == "ready" for line in said):
                 return
             if self._proxy.poll() is not None:
@@ -186,23 +171,20 @@ class Stage:
                 )
             await asyncio.sleep(0.05)
 
+    def last_words(self) -> str:
+        """What the servers logged last, on one line."""
+        if self._proxy_log is None or self._postgres is None:
+            return "nothing was started"
+        said = self._proxy_log.read_text(errors="replace").splitlines()[-_TAIL:]
+        return f"pgsluice: {' | '.join(said)}; PostgreSQL: {self.postgres.log_tail()}"
+
     async def get_json(self, path: str) -> Any:
         """From the proxy's admin server; raises aiohttp.ClientError."""
         async with (
             aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(self._address(path)) as reply,
+            session.get(f"http://{self.admin}{path}") as reply,
         ):
             return await reply.json()
-
-    async def get_text(self, path: str) -> str:
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(self._address(path)) as reply,
-        ):
-            return await reply.text()
-
-    def _address(self, path: str) -> str:
-        return f"http://{self.admin}{path}"
 
 
 async def _finished(function: Callable[[], _Result]) -> _Result:

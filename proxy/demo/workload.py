@@ -78,8 +78,8 @@ class Workload:
             (self._import_rows, 1),
             (self._mistakes, 1),
         ]
-        # Clients of one process take turns at its interpreter. In the usual turns of 5 ms, a transaction would
-        # keep its server while its client waits, and the figures would tell of this process, not of the proxy.
+        # Clients of one process take turns at its interpreter. In the usual 5 ms, a transaction keeps
+        # its server while its client waits, and the figures tell of this process, not of the proxy.
         sys.setswitchinterval(0.0002)
         clients = [style for style, count in styles for _ in range(count)]
         loop = asyncio.get_running_loop()

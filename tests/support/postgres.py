@@ -15,15 +15,8 @@ from pathlib import Path
 from support import parts
 from support.obtain import UNPACKED
 
-from proxy.demo.embedded import (
-    Account,
-    PostgresServer,
-    Programs,
-    ServerCertificate,
-    find_programs,
-    server_account,
-    temporary_root,
-)
+from proxy.demo.embedded import PostgresServer, ServerCertificate
+from proxy.demo.programs import Account, Programs, find_programs, server_account, temporary_root
 
 SUPERUSER = "postgres"
 PASSWORD = "sluice gate: 100% & 'quoted'"

@@ -11,7 +11,8 @@ from support.postgres import PASSWORD, SUPERUSER, kill_backend, new_server, runn
 from support.wire import ServerError, WireConnection, tags_of
 
 from protocol.messages.frontend import Bind, Describe, Execute, Parse, Sync
-from proxy.demo.embedded import EmbeddedServerError, PostgresServer
+from proxy.demo.embedded import PostgresServer
+from proxy.demo.programs import EmbeddedServerError
 
 
 async def test_a_server_of_every_version_answers(postgres: PostgresServer, postgres_version: int) -> None:
