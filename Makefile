@@ -53,10 +53,12 @@ test-pythons: ## unit tests, compiled, on the other Pythons found (3.11, 3.12, 3
 	@PYTHON=$(PYTHON) sh tests/support/other-pythons.sh
 
 lint: $(VENV)/.dev ## ruff, mypy and the architecture's contracts
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter
+	@status=0; run() { echo "$$@"; "$$@" || status=1; }; \
+	run $(VENV)/bin/ruff check; \
+	run $(VENV)/bin/ruff format --check; \
+	run $(VENV)/bin/mypy; \
+	run $(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter; \
+	exit $$status
 
 format: $(VENV)/.dev ## let ruff format and repair what it can
 	$(VENV)/bin/ruff check --fix
