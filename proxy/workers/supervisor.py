@@ -161,9 +161,8 @@ class Supervisor:
     def _listens(self, member: Member) -> None:
         member.listening = True
         member.heard = monotonic()
-        if self._started.done():
-            self.log.info("worker started", worker=member.number + 1, pid=member.pid)
-        elif all(each.listening for each in self.members):
+        self.log.info("worker started", worker=member.number + 1, pid=member.pid)
+        if not self._started.done() and all(each.listening for each in self.members):
             self._started.set_result(None)
 
     async def _cancel(self, worker: int, body: Body) -> None:
