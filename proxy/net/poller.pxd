@@ -14,6 +14,6 @@ cdef class Poller:
     cpdef add(self, int fd, Pollable watched, int events)
     cpdef change(self, int fd, int events)
     cpdef remove(self, int fd)
-    @cython.locals(watched=Pollable)
+    @cython.locals(watched=Pollable, ready=list)
     cpdef turn(self)
     cpdef _serve(self, Pollable watched, int events)

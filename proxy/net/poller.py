@@ -18,7 +18,10 @@ WRITABLE = 0x004  # EPOLLOUT
 BROKEN = 0x018  # EPOLLERR, EPOLLHUP
 
 TURN = 128
-"""Most sockets served before the event loop has its turn."""
+"""Most sockets taken at once."""
+
+ROUNDS = 8
+"""How often the poller looks for more before the event loop has its turn."""
 
 
 class Pollable:
@@ -74,11 +77,22 @@ class Poller:
             self._watch_by_loop(fd, 0)
 
     def turn(self) -> None:
-        """Serves the sockets that are ready."""
-        for fd, events in self._epoll.poll(0, TURN):
-            watched = self._watched.get(fd)
-            if watched is not None:
-                self._serve(watched, events)
+        """Serves the sockets that are ready.
+
+        Under load others have become ready meanwhile: looking again costs one system call, going through the
+        event loop two and its bookkeeping. So it looks again as long as there was more than one, but not for
+        ever, since timers and tasks are waiting.
+        """
+        for _ in range(ROUNDS):
+            if self._epoll is None:
+                return
+            ready = self._epoll.poll(0, TURN)
+            for fd, events in ready:
+                watched = self._watched.get(fd)
+                if watched is not None:
+                    self._serve(watched, events)
+            if len(ready) < 2:
+                return
 
     def close(self) -> None:
         """Watches nothing any more."""
