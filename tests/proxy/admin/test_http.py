@@ -66,6 +66,30 @@ async def test_ready_and_not(session: aiohttp.ClientSession, stage: Stage) -> No
         assert response.status == 200
 
 
+async def test_answers_are_of_what_was_refreshed_for_them() -> None:
+    stage = Stage()
+
+    async def refresh() -> None:
+        await asyncio.sleep(0)
+        stage.problem = "refreshed"
+        stage.statistics.observe(QueryRecord(Fingerprint(4, "select 4"), "bob", "shop", 0.0, 10, False))
+
+    metrics = Metrics(stage.statistics, Figures(), BuildInfo.current())
+    server = AdminServer(metrics, stage.statistics, lambda: stage.problem, refresh)
+    await server.start("127.0.0.1", free_port())
+    try:
+        async with aiohttp.ClientSession(f"http://{server.address}") as session:
+            async with session.get("/metrics") as response:
+                assert "pgsluice_statements_total 4.0" in await response.text()
+            async with session.get("/api/queries") as response:
+                assert len(await response.json()) == 4
+            stage.problem = None
+            async with session.get("/readyz") as response:
+                assert (response.status, await response.text()) == (503, "refreshed")
+    finally:
+        await server.close()
+
+
 async def test_metrics(session: aiohttp.ClientSession) -> None:
     async with session.get("/metrics") as response:
         assert response.status == 200

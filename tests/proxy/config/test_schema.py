@@ -169,6 +169,12 @@ class TestReference:
         assert row.meaning.endswith("In seconds.")
 
 
+def test_each_worker_needs_a_server_connection() -> None:
+    assert Settings(primary=WITH_PASSWORD, workers=20).workers == 20
+    with pytest.raises(ConfigError, match=r"pool\.size is 20; allowed: at least workers, which is 21"):
+        Settings(primary=WITH_PASSWORD, workers=21)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

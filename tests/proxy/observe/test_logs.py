@@ -233,3 +233,12 @@ class TestRepeatedEvents:
         ]
         repeated.warning("refused", key="a", peer="a")
         assert len(lines(stream)) == 4
+
+
+@pytest.mark.parametrize("worker", [None, 3])
+def test_each_line_of_a_worker_names_it(worker: int | None) -> None:
+    stream = io.StringIO()
+    configure(settings(), stream, worker).info("ours")
+    logging.getLogger("library").warning("theirs")
+    assert [line["event"] for line in lines(stream)] == ["ours", "theirs"]
+    assert [line.get("worker") for line in lines(stream)] == [worker] * 2

@@ -241,3 +241,34 @@ def test_a_damaged_export_is_refused(damage: dict[str, object]) -> None:
     exported = QueryStatistics().export() | damage
     with pytest.raises(ValueError, match="statistics need"):
         QueryStatistics.from_export(exported)
+
+
+def test_what_is_taken_is_the_whole_in_pieces() -> None:
+    shapes = [_shape(number) for number in range(40)]
+    chance = random.Random(5)
+    whole, source, sum_of_pieces = QueryStatistics(30), QueryStatistics(30), QueryStatistics(1000)
+    for turn in range(2000):
+        record = _record(chance.choice(shapes), chance.random(), sqlstate=chance.choice(("", "42P01")))
+        # One fingerprint object is observed by both in turn, as after a worker's report.
+        source.observe(record)
+        whole.observe(record)
+        if turn % 97 == 0:
+            sum_of_pieces.merge(source.take())
+            assert source.entries() == []
+            assert source.total.calls == source.other.calls == 0
+    sum_of_pieces.merge(source.take())
+    assert _sums(sum_of_pieces.total) == _sums(whole.total)
+    assert sum_of_pieces.total.errors == whole.total.errors
+    assert sum_of_pieces.percentiles() == whole.percentiles()
+    assert sum(entry.calls for entry in sum_of_pieces.entries()) + sum_of_pieces.other.calls == 2000
+
+
+def test_what_was_taken_counts_no_more() -> None:
+    source = QueryStatistics()
+    shape = _shape(1)
+    source.observe(_record(shape))
+    taken = source.take()
+    source.observe(_record(shape))
+    source.observe(_record(shape))
+    assert _entry(taken, 1).calls == taken.total.calls == 1
+    assert _entry(source, 1).calls == source.total.calls == 2
