@@ -1,9 +1,15 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 
-cdef extern from "sys/socket.h" nogil:
-    ssize_t recv(int fd, void *buffer, size_t length, int flags)
-    ssize_t c_send "send" (int fd, const void *buffer, size_t length, int flags)
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0  /* Python ignores SIGPIPE */
+    #endif
+    """
+    ssize_t recv(int fd, void *buffer, size_t length, int flags) nogil
+    ssize_t c_send "send" (int fd, const void *buffer, size_t length, int flags) nogil
     int MSG_NOSIGNAL
 
 
