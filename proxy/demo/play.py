@@ -68,11 +68,12 @@ async def _perform(console: Console, stage: Stage, stopped: asyncio.Event, secon
         workload.stop()
         # Should a client hang, the end of the proxy will free it.
         await asyncio.wait([working], timeout=_PATIENCE)
+    worked = time.monotonic() - started
+    if working.done():
+        working.result()
     tally = workload.tally
     if seconds is None and not stopped.is_set():
-        console.print(
-            "  The workload is done; the servers go on. Ctrl-C shows the figures and ends everything."
-        )
+        console.print("  The workload is done, the servers go on. Ctrl-C shows the figures and ends all.")
         await stopped.wait()
     queries = await stage.get_json("/api/queries")
     console.print(report.slowest(queries, console.width))
@@ -82,8 +83,9 @@ async def _perform(console: Console, stage: Stage, stopped: asyncio.Event, secon
             sessions=tally.sessions,
             servers=watch.most,
             statements=tally.statements,
-            seconds=time.monotonic() - started,
-        )
+            seconds=worked,
+        ),
+        soft_wrap=True,
     )
     if tally.surprises:
         console.print(report.surprises(tally.surprises))
@@ -134,7 +136,7 @@ async def _progress(
                 live.update(line, refresh=True)
             elif elapsed - last_line >= _LINE_EVERY:
                 last_line = elapsed
-                console.print(line)
+                console.print(line, soft_wrap=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), min(0.5, max(0.01, total - elapsed)))
 

@@ -14,7 +14,7 @@ _PERCENTILES = {"p50": "p50_ms", "p90": "p90_ms", "p95": "p95_ms", "p99": "p99_m
 
 def banner(console: Console, *, version: str, form: str, postgres: str, url: str, admin: str) -> None:
     console.print()
-    console.print(f"[bold]pgsluice {version}[/] ({form}) before PostgreSQL {postgres}")
+    console.print(f"[bold]pgsluice {version}[/] ({form}) before PostgreSQL {postgres}", highlight=False)
     console.print()
     console.print("  Connect from another terminal:", highlight=False)
     # Never wrapped: it is there to be copied.
@@ -29,7 +29,7 @@ def banner(console: Console, *, version: str, form: str, postgres: str, url: str
 
 def progress(*, elapsed: float, total: float, statements: int, clients: int, servers: int) -> RenderableType:
     """One line; times in seconds."""
-    rate = statements / elapsed if elapsed else 0.0
+    rate = statements / max(elapsed, 1.0)
     return Text.assemble(
         "  ",
         (f"{elapsed:3.0f} of {total:.0f} s", "bold"),
