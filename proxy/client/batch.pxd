@@ -38,6 +38,9 @@ cdef class BatchReader(Receiver):
 
     @cython.locals(tag=cython.int)
     cdef _read(self, FrameScanner scanner)
+    cdef _message(self, FrameScanner scanner, int tag)
+    @cython.locals(reply=Reply)
+    cdef _sync(self, FrameScanner scanner)
     @cython.locals(reply=Reply)
     cdef _rare(self, FrameScanner scanner, int tag)
     cdef _end_segment(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.errors import ProtocolViolation
+from protocol.errors import ProtocolViolation, UnsupportedFeature
 from protocol.framing import FrameScanner, frontend_scanner
 from protocol.messages.rewrite import cstring_end, describe_statement, parse_message, rename_bind
 from protocol.pipeline import Reply
@@ -95,26 +95,40 @@ class BatchReader(Receiver):
             tag = scanner.next()
             if tag == 0:
                 break
-            if tag == 0x51:  # Query
-                self._query(scanner)
-            elif tag == 0x42:  # Bind
-                self._bind(scanner)
-            elif tag == 0x45:  # Execute
-                self._execute(scanner)
-            elif tag == 0x53:  # Sync
-                self._replies.append(Reply(0x53, 0, self))
-                self._end_segment()
-            elif tag == 0x50:  # Parse
-                self._parse(scanner)
-            elif tag == 0x44:  # Describe
-                self._describe(scanner)
-            else:
-                self._rare(scanner, tag)
+            try:
+                self._message(scanner, tag)
+            except UnsupportedFeature:
+                raise
+            except ProtocolViolation:
+                # It is malformed: the server shall say so, and the session goes on as it does there.
+                self._replies.append(Reply(tag, 0, self))
         if scanner.pos > self._run:
             self._cut(scanner, scanner.pos)
         if not self._barred:
             self._offset += scanner.pos
             scanner.forget()
+
+    def _message(self, scanner: FrameScanner, tag: int) -> None:
+        if tag == 0x51:  # Query
+            self._query(scanner)
+        elif tag == 0x42:  # Bind
+            self._bind(scanner)
+        elif tag == 0x45:  # Execute
+            self._execute(scanner)
+        elif tag == 0x53:  # Sync
+            self._sync(scanner)
+        elif tag == 0x50:  # Parse
+            self._parse(scanner)
+        elif tag == 0x44:  # Describe
+            self._describe(scanner)
+        else:
+            self._rare(scanner, tag)
+
+    def _sync(self, scanner: FrameScanner) -> None:
+        reply = Reply(0x53, 0, self)
+        reply.piece = scanner.end - scanner.start - 5  # not 0: malformed, for the server to refuse
+        self._replies.append(reply)
+        self._end_segment()
 
     def _rare(self, scanner: FrameScanner, tag: int) -> None:
         if tag == 0x48:  # Flush
@@ -312,7 +326,7 @@ class BatchReader(Receiver):
         is used at once.
         """
         if name_length > 0:
-            raise ProtocolViolation("the text of a named prepared statement may have at most 16 MB")
+            raise UnsupportedFeature("the text of a named prepared statement may have at most 16 MB")
         reply = Reply(0x50, 0, self)
         self.statements.define(reply, b"", None, self._segment)
         reply.server_name = b""

@@ -359,7 +359,7 @@ class ClientHandshake(Waiter):
     def grant(self, server: ServerConnection) -> None:
         pool = self.pool
         assert pool is not None
-        pool.release(server)
+        pool.give_back(server)
         self._enter(server.greeting)
 
     def refuse(self, refusal: Refusal) -> None:

@@ -120,7 +120,7 @@ class Session(BatchReader):
     def _answer_here(self) -> bool:
         """A batch that no server needs to see (Close of prepared statements, Sync) is answered at once."""
         for reply in self._replies:
-            if reply.action != 2 and reply.kind != 0x53:
+            if reply.action != 2 and (reply.kind != 0x53 or reply.piece):
                 return False
         for reply in self._replies:
             self.link.write(reply.fake if reply.fake is not None else b"Z\0\0\0\5I")
@@ -320,11 +320,14 @@ class Session(BatchReader):
             self.server.link.resume()
 
     def ended(self) -> None:
-        if self.waiting or self._barred:
+        if self.waiting and not self.closing:
+            # Nothing has been begun, and most likely nobody is there to read the answer: the line moves up.
+            self._end()
+        elif self._barred:
             self._input_over = True
-            return
-        self.closing = True
-        self._finish_closing()
+        elif not self.waiting:
+            self.closing = True
+            self._finish_closing()
 
     def lost(self, error: Exception | None) -> None:
         self.closing = True
@@ -369,7 +372,7 @@ class Session(BatchReader):
 
     def _violated(self, violation: ProtocolViolation) -> None:
         self.context.protocol_violated(self.link.peer, str(violation))
-        self.terminate("08P01", str(violation))
+        self.terminate(violation.sqlstate, str(violation))
 
     def __repr__(self) -> str:
         return f"<Session {self.user}@{self.database} {self.link.peer}>"

@@ -35,7 +35,7 @@ cdef class Pool:
     cpdef ServerConnection acquire(self, Waiter waiter, Flavour flavour)
     cpdef release(self, ServerConnection server)
     @cython.locals(waiter=Waiter, flavour=Flavour)
-    cdef _give_back(self, ServerConnection server)
+    cpdef give_back(self, ServerConnection server)
     cdef _grant(self, Waiter waiter, ServerConnection server)
     cdef _run(self, ServerConnection server, bytes sql)
     cdef _close(self, ServerConnection server)

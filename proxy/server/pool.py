@@ -139,9 +139,10 @@ class Pool:
             self._discarding.add(server)
             self._run(server, b"DISCARD ALL")
         else:
-            self._give_back(server)
+            self.give_back(server)
 
-    def _give_back(self, server: ServerConnection) -> None:
+    def give_back(self, server: ServerConnection) -> None:
+        """Takes back a server that nothing was done with, or that is clean."""
         flavour = server.flavour
         waiter: Waiter | None = self.assignment.next_waiter(flavour)
         if waiter is not None:
@@ -192,7 +193,7 @@ class Pool:
             self._run(server, b"DISCARD ALL")
         else:
             self._discarding.discard(server)
-            self._give_back(server)
+            self.give_back(server)
 
     def server_lost(self, server: ServerConnection, error: Exception | None) -> None:
         """A connection has broken, idle or in use."""
