@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -268,7 +269,7 @@ async def _attempt(
     except ProtocolError as error:
         reason = str(error)
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
+        reason = _os_reason(error)
     except BaseException:
         _drop(link)
         raise
@@ -286,6 +287,13 @@ def _unreachable(url: ServerUrl, reason: str) -> ConnectFailure:
     return ConnectFailure(
         FailureKind.UNREACHABLE, "08001", f"could not connect to server at {url.address}: {reason}"
     )
+
+
+def _os_reason(error: OSError) -> str:
+    if error.errno and not isinstance(error, socket.gaierror):
+        # The event loop puts words of its own into strerror.
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _ssl_reason(error: ssl.SSLError) -> str:
