@@ -7,12 +7,11 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from proxy import build
-from proxy.admin.http import AdminServer
 from proxy.client.front import Front
 from proxy.client.registry import Registry
 from proxy.config.schema import Settings
@@ -24,6 +23,9 @@ from proxy.observe.metrics import BuildInfo, ClientFigures, Metrics, PoolFigures
 from proxy.observe.statistics import QueryStatistics
 from proxy.server.pool import Pool
 from proxy.server.primary import Primary
+
+if TYPE_CHECKING:
+    from proxy.admin.http import AdminServer
 
 
 class Proxy:
@@ -115,6 +117,9 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, log: Any) -> int:
+    # Not at the top: each worker loads this module, too, and its HTTP server would be 12 MB for nothing.
+    from proxy.admin.http import AdminServer
+
     stopping = stop_signal()
     proxy = Proxy(settings, log)
     sockets = ListeningSockets()

@@ -143,6 +143,11 @@ class Entry(Totals):
         self.owner: QueryStatistics | None = owner
         self.used = 0
 
+    def export(self) -> dict[str, object]:
+        """As `Totals.export`, with the fingerprint's id and text."""
+        shape = {"id": f"{self.fingerprint.id:016x}", "text": self.fingerprint.text}
+        return shape | Totals.export(self)
+
 
 class QueryStatistics:
     """Totals of at most `max_fingerprints` fingerprints, of the rest (`other`) and of all (`total`)."""
@@ -225,10 +230,7 @@ class QueryStatistics:
 
     def export(self) -> dict[str, object]:
         """Everything as JSON-able values, for another process."""
-        entries: list[dict[str, object]] = []
-        for entry in sorted(self._entries.values(), key=attrgetter("used")):
-            shape = {"id": f"{entry.fingerprint.id:016x}", "text": entry.fingerprint.text}
-            entries.append(shape | entry.export())
+        entries = [entry.export() for entry in sorted(self._entries.values(), key=attrgetter("used"))]
         return {
             "max_fingerprints": self.max_fingerprints,
             "total": self.total.export(),

@@ -203,7 +203,7 @@ class Supervisor:
             try:
                 first = await member.request("report")
                 pieces = [first["statistics"]]
-                while pieces[-1]["following"]:
+                while pieces[-1]["more"]:
                     pieces.append(await member.request("more"))
                 self._add(member, Report.from_export(first), pieces)
             except ControlError:

@@ -7,6 +7,8 @@ import contextlib
 import json
 import signal
 import socket
+from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import uvloop
@@ -26,8 +28,10 @@ from proxy.workers.spawn import Orders, read_orders
 CANCEL_TIMEOUT = 30.0
 """Seconds that another worker may take to deliver a cancel request."""
 
-PAGE_BYTES = 256 * 1024
-"""Bytes of JSON after which a page of statistics is full; a single fingerprint has some 40 kB at most."""
+PAGE_BYTES = 64 * 1024
+"""Bytes of JSON after which a page of statistics is full: clients wait while one is made, for a millisecond
+or two.  A single fingerprint has some 40 kB at most.
+"""
 
 
 def main() -> int:
@@ -54,7 +58,7 @@ class Worker:
         self.orders = orders
         self.stopping = asyncio.Event()
         self._proxy: Proxy | None = None
-        self._pages: list[Body] = []
+        self._pages: Iterator[Body] = iter(())
 
     async def run(self, control: Channel, log: Any) -> int:
         """Serves until told to stop, or until the supervisor is gone; the exit code."""
@@ -101,7 +105,7 @@ class Worker:
             case "report":
                 return self._report()
             case "more":
-                return self._pages.pop(0)
+                return next(self._pages)
             case "cancel":
                 if self._proxy is not None:
                     key = CancelKey(int(body["pid"]), bytes.fromhex(body["secret"]))
@@ -115,8 +119,8 @@ class Worker:
         if proxy is None:
             raise ControlError("not yet")
         report = Report(tuple(proxy.pools()), proxy.clients(), proxy.not_ready())
-        first, *self._pages = pages(proxy.statistics.take())
-        return report.export() | {"statistics": first}
+        self._pages = pages(proxy.statistics.take())
+        return report.export() | {"statistics": next(self._pages)}
 
     async def _forward_cancel(self, control: Channel, worker: int, key: CancelKey, log: Any) -> None:
         """Returns when the worker that has the session has delivered the request, or can't."""
@@ -134,24 +138,26 @@ def worker_settings(settings: Settings, worker: int) -> Settings:
     return settings.model_copy(update={"pool": pool, "admin": None})
 
 
-def pages(statistics: QueryStatistics) -> list[Body]:
-    """Statistics in pieces that fit a message: the first has all but some of the `entries`, the others have
-    only these.  Each tells how many follow.
+def pages(statistics: QueryStatistics) -> Iterator[Body]:
+    """What `statistics` export in pieces that fit a message, each made when it is asked for: the first has
+    all but some of the `entries`, the others have only these; `more` tells that another one follows.
     """
-    exported = statistics.export()
-    entries = exported["entries"]
-    assert isinstance(entries, list)
-    pieces: list[Body] = [exported | {"entries": []}]
+    page: Body = {
+        "max_fingerprints": statistics.max_fingerprints,
+        "total": statistics.total.export(),
+        "other": statistics.other.export(),
+        "entries": [],
+    }
     size = 0
-    for entry in entries:
-        size += len(json.dumps(entry))
-        if size > PAGE_BYTES:
-            pieces.append({"entries": []})
-            size = 0
-        pieces[-1]["entries"].append(entry)
-    for number, piece in enumerate(pieces, 1):
-        piece["following"] = len(pieces) - number
-    return pieces
+    for entry in sorted(statistics.entries(), key=attrgetter("used")):
+        exported = entry.export()
+        length = len(json.dumps(exported))
+        if size + length > PAGE_BYTES and page["entries"]:
+            yield page | {"more": True}
+            page, size = {"entries": []}, 0
+        size += length
+        page["entries"].append(exported)
+    yield page | {"more": False}
 
 
 def _shown(value: object) -> str | int | float | None:
