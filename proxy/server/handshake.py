@@ -73,8 +73,9 @@ class FailureKind(Enum):
 
 
 class ConnectFailure(Exception):
-    """A server connection could not be had.  `response` is the server's own error, where it sent one; `authenticated` tells that it had
-    already let the user in when it did."""
+    """A server connection could not be had. `response` is the server's own error, where it sent one;
+    `authenticated` tells that it had already let the user in when it did.
+    """
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class ConnectFailure(Exception):
 
     @property
     def raw(self) -> bytes | None:
-        """What the server said to the end, for a client to read: its error, after AuthenticationOk where it sent that."""
+        """What the server said, for a client to read: its error, after AuthenticationOk where it sent that."""
         if self.response is None:
             return None
         return (AuthenticationOk().encode() if self.authenticated else b"") + self.response.encode()
