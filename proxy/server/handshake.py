@@ -95,7 +95,7 @@ class ConnectFailure(Exception):
 
     @property
     def raw(self) -> bytes | None:
-        """What the server said, for a client to read: its error, after AuthenticationOk where it sent that."""
+        """What the server said, for a client to read: its error, behind AuthenticationOk if it sent that."""
         if self.response is None:
             return None
         return (AuthenticationOk().encode() if self.authenticated else b"") + self.response.encode()
