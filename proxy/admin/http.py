@@ -13,10 +13,12 @@ Errors are JSON: `{"error": "..."}`, and `"parameter"` names the one that was wr
 import asyncio
 import ipaddress
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from proxy.admin import views
@@ -32,6 +34,15 @@ _ANSWER_SECONDS = 10.0
 _KEEPALIVE_SECONDS = 75.0
 _CLOSE_SECONDS = 1.0
 _LARGEST_LIMIT = 10_000
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+# Who sends what is no HTTP is answered 400; a traceback of ours would help nobody.
+_logger = logging.getLogger(__name__)
+_logger.addFilter(_is_our_fault)
 
 
 class AdminServer:
@@ -72,6 +83,7 @@ class AdminServer:
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_logger,
             handle_signals=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
             max_line_size=_LONGEST_LINE,
