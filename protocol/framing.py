@@ -203,4 +203,4 @@ def frontend_scanner() -> FrameScanner:
 
 def backend_scanner() -> FrameScanner:
     """A scanner for what a server sends."""
-    return FrameScanner(BACKEND_KINDS, 8_192, _BACKEND_LIMIT, "backend")
+    return FrameScanner(BACKEND_KINDS, 65_536, _BACKEND_LIMIT, "backend")

@@ -46,7 +46,6 @@ cdef class ReplyPipeline:
     cdef int _error(self, Reply head) except -1
     @cython.locals(queue=list, at=Py_ssize_t)
     cdef _begin_copy_in(self)
-    @cython.locals(reply=Reply)
     cdef bint _segment_ends_after(self, Py_ssize_t at) except -1
     cdef int _unasked(self, int tag) except -1
     cdef _out_of_step(self, int tag, Reply head)

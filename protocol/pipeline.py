@@ -305,16 +305,14 @@ class ReplyPipeline:
         if at < len(queue) and queue[at].kind == 0x63:
             del queue[at]
             # The Sync that went by has not ended the implicit transaction.
-            self.unsynced = queue[self._first].kind != 0x51 and not self._segment_ends_after(at)
+            if queue[self._first].kind != 0x51 and not self._segment_ends_after(at):
+                self.unsynced = True
             return
         self.copying_in = True
         self.unsynced = queue[self._first].kind != 0x51
 
     def _segment_ends_after(self, at: int) -> bool:
-        for reply in self._queue[at:]:
-            if reply.kind == 0x53 or reply.kind == 0x51 or reply.kind == 0x46:
-                return True
-        return False
+        return any(reply.kind in (0x53, 0x51, 0x46) for reply in self._queue[at:])
 
     def _unasked(self, tag: int) -> int:
         if tag == 0x45:  # a server may end a connection at any time: FATAL

@@ -16,6 +16,8 @@ cpdef bytes parse_message(bytes name, bytes key)
 
 cpdef bytes describe_statement(bytes name)
 
+cpdef bytes bind_message(bytes name)
+
 cpdef bytes close_statement(bytes name)
 
 @cython.locals(p="const unsigned char*", at=Py_ssize_t, rows=cython.longlong, factor=cython.longlong)

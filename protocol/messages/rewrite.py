@@ -53,6 +53,11 @@ def describe_statement(name: bytes) -> bytes:
     return with_length(0x44, 4 + 1 + len(name) + 1) + b"S" + name + b"\0"
 
 
+def bind_message(name: bytes) -> bytes:
+    """A Bind of a prepared statement to the unnamed portal, without parameters."""
+    return with_length(0x42, 4 + 1 + len(name) + 1 + 6) + b"\0" + name + b"\0" + b"\0\0\0\0\0\0"
+
+
 def close_statement(name: bytes) -> bytes:
     """A Close of a prepared statement."""
     return with_length(0x43, 4 + 1 + len(name) + 1) + b"S" + name + b"\0"

@@ -135,9 +135,19 @@ class Front:
     def tls_failed(self, peer: str, reason: str) -> None:
         self._repeated.warning("TLS handshake failed", key=_host(peer), peer=peer, reason=reason)
 
-    def login_failed(self, peer: str, user: str | None) -> None:
+    def login_failed(
+        self, peer: str, user: str | None, database: str | None, sqlstate: str, reason: str
+    ) -> None:
         self.login_failures_total += 1
-        self._repeated.warning("log-in failed", key=(_host(peer), user), peer=peer, user=user)
+        self._repeated.warning(
+            "log-in failed",
+            key=(_host(peer), user, sqlstate),
+            peer=peer,
+            user=user,
+            database=database,
+            sqlstate=sqlstate,
+            reason=reason,
+        )
 
     # -- cancel ------------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class ClientHandshake(Waiter):
             while self.link.handler is self and not self.link.closed and self._step():
                 pass
         except Refused as refused:
+            self._failed(refused.sqlstate, refused.message)
             self._refuse(refused.sqlstate, refused.message)
         except UnsupportedProtocolVersion as error:
             if 0 < self._startup.major < 3:
@@ -273,7 +274,6 @@ class ClientHandshake(Waiter):
             return False
         password = PasswordMessage.decode(body).password
         if not password:
-            self.context.login_failed(self.link.peer, self._startup.user)
             raise Refused("28P01", "empty password returned by client")
         user = self._startup.user or ""
         stored = self.context.authenticator.md5_hash(user)
@@ -317,7 +317,6 @@ class ClientHandshake(Waiter):
         self._let_in(self.context.authenticator.credential(self._startup.user or ""), scram.keys)
 
     def _wrong_password(self) -> Refused:
-        self.context.login_failed(self.link.peer, self._startup.user)
         return Refused("28P01", f'password authentication failed for user "{self._startup.user}"')
 
     # -- after it ----------------------------------------------------------------------------------
@@ -363,6 +362,7 @@ class ClientHandshake(Waiter):
         self._enter(server.greeting)
 
     def refuse(self, refusal: Refusal) -> None:
+        self._failed(refusal.sqlstate, refusal.message)
         if refusal.raw is not None:
             self.link.write(refusal.raw.removeprefix(_AUTHENTICATION_OK) if self._ok_sent else refusal.raw)
             self._end()
@@ -394,6 +394,10 @@ class ClientHandshake(Waiter):
 
     def _too_late(self) -> None:
         self._refuse("08P01", "log-in took too long (login_timeout)")
+
+    def _failed(self, sqlstate: str, reason: str) -> None:
+        startup = self._startup
+        self.context.login_failed(self.link.peer, startup.user, startup.database, sqlstate, reason)
 
     def _refuse(self, sqlstate: str, message: str, detail: str | None = None) -> None:
         if self._upgrading is None:

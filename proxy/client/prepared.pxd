@@ -1,6 +1,6 @@
 cimport cython
 
-from protocol.messages.rewrite cimport close_statement, parse_message
+from protocol.messages.rewrite cimport bind_message, close_statement, describe_statement, parse_message
 from protocol.pipeline cimport Reply
 from proxy.query.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
@@ -15,6 +15,7 @@ cpdef long long next_generation() except -1
 cdef class Prepared:
     cdef readonly Statement statement
     cdef readonly long long generation
+    cdef public tuple shape
 
 
 cdef class SessionStatements:
@@ -46,6 +47,12 @@ cdef class Insertions:
     cdef _prepare_unnamed(self, Reply reply)
     @cython.locals(statement=Statement, server=ServerConnection)
     cdef _prepare_named(self, Reply reply)
+    @cython.locals(prepared=Prepared, statements=ServerStatements, name=bytes)
+    cpdef int compare(self, Reply reply) except -1
+    @cython.locals(describe=Reply)
+    cpdef Reply describe(self, Reply reply)
+    @cython.locals(refused=Reply)
+    cpdef fail(self, Reply reply)
     @cython.locals(server=ServerConnection)
     cdef _note(self, Reply reply, bytes name)
     @cython.locals(parse=Reply)

@@ -11,10 +11,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.messages.rewrite import close_statement, parse_message
+from protocol.messages.backend import ErrorResponse
+from protocol.messages.rewrite import bind_message, close_statement, describe_statement, parse_message
 from protocol.pipeline import Reply
 from proxy.query.statements import Statement
 from proxy.server.connection import ServerConnection
+
+PLAN_CHANGED = ErrorResponse(
+    {
+        "S": "ERROR",
+        "V": "ERROR",
+        "C": "0A000",
+        "M": "cached plan must not change result type",
+        "F": "plancache.c",
+        "R": "RevalidateCachedQuery",
+    }
+).encode()
+"""What a server says to a Bind of a statement whose result has changed since it was parsed."""
 
 _generations = 0
 
@@ -29,14 +42,16 @@ def next_generation() -> int:
 class Prepared:
     """What a name stands for in one session: a shared statement, and the number of the session's own Parse.
 
-    `statement` is None for a text that is too long to keep.
+    `statement` is None for a text that is too long to keep. `shape` is what the session was last told that
+    the statement returns, None as long as it has not asked: it may rely on that until it parses anew.
     """
 
-    __slots__ = ("generation", "statement")
+    __slots__ = ("generation", "shape", "statement")
 
     def __init__(self, statement: Statement | None, generation: int) -> None:
         self.statement = statement
         self.generation = generation
+        self.shape: tuple[object, ...] | None = None
 
 
 class SessionStatements:
@@ -99,6 +114,8 @@ class SessionStatements:
             return None
         reply.statement = prepared.statement
         reply.generation = prepared.generation
+        if name and (prepared.shape is not None or reply.kind == 0x44):
+            reply.previous = prepared
         return prepared.statement
 
     def undo(self, reply: Reply, carried_out: bool) -> None:
@@ -183,6 +200,40 @@ class Insertions:
                 self._close(reply.piece, statement.name)
             self._parse(reply.piece, statement.parse(), statement.name)
             self._note(reply, statement.name)
+
+    def compare(self, reply: Reply) -> int:
+        """Whether the statement returns here what the session was told: 0 it does, 1 that must be found out,
+        2 it does not.
+        """
+        prepared: Prepared = reply.previous
+        if prepared.shape is None or self._server.pipeline.status == 0x45:
+            return 0  # (in a failed transaction a server refuses the request before it looks at the plan)
+        statements = self._server.statements
+        name = reply.statement.name
+        if not statements.described(name):
+            return 1
+        shape = statements.shape(name)
+        return 0 if shape is None or shape == prepared.shape else 2
+
+    def describe(self, reply: Reply) -> Reply | None:
+        """Slips in a Describe of the request's statement, whose answer is for us; None: it would be
+        discarded.
+        """
+        describe = Reply(0x44, 1, self._receiver)
+        describe.statement = reply.statement
+        if not self._server.pipeline.add(describe):
+            return None
+        self._inserted.append((reply.piece, describe_statement(reply.statement.name)))
+        return describe
+
+    def fail(self, reply: Reply) -> None:
+        """The statement returns something else by now. A server that had planned it before says so; this one
+        is made to fail, and its error is replaced by the one that is due.
+        """
+        refused = Reply(0x42, 0, self._receiver)
+        refused.fake = PLAN_CHANGED
+        self._inserted.append((reply.piece, bind_message(b"pgsluice_changed")))
+        self._add(refused)
 
     def _note(self, reply: Reply, name: bytes) -> None:
         """Notes a statement that is being prepared; above the limit the one used longest ago is closed."""

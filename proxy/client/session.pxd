@@ -21,6 +21,8 @@ cdef class Session(BatchReader):
     cdef readonly QueryStatistics statistics
     cdef public bint waiting
     cdef bint _input_over
+    cdef bytes _last_words
+    cdef Reply _verifying
     cdef list _backlog
 
     cpdef received(self, bytes data)
@@ -32,8 +34,13 @@ cdef class Session(BatchReader):
     cdef _dispatch(self)
     @cython.locals(reply=Reply)
     cdef bint _answer_here(self) except -1
-    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, discarded=list, fakes=bint, reply=Reply)
+    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, discarded=list, fakes=bint, verdict=cython.int, reply=Reply)
     cdef _transmit(self, ServerConnection server)
+    @cython.locals(at=Py_ssize_t, later=Reply)
+    cdef list _hold_back(self, Reply reply)
+    cpdef described(self, Reply reply)
+    @cython.locals(server=ServerConnection)
+    cdef _verified(self)
     @cython.locals(record=QueryRecord, reply=Reply)
     cpdef grant(self, ServerConnection server)
     @cython.locals(record=QueryRecord, reply=Reply)
@@ -56,6 +63,7 @@ cdef class Session(BatchReader):
     cdef _leave(self)
     @cython.locals(server=ServerConnection, pipeline=ReplyPipeline)
     cdef _finish_closing(self)
+    @cython.locals(server=ServerConnection, speak=cython.bint)
     cdef _end(self)
     cpdef terminate(self, str sqlstate, str message)
     cdef _violated(self, object violation)

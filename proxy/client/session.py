@@ -39,6 +39,8 @@ class Session(BatchReader):
     __slots__ = (
         "_backlog",
         "_input_over",
+        "_last_words",
+        "_verifying",
         "context",
         "holds_for_session",
         "key",
@@ -58,12 +60,14 @@ class Session(BatchReader):
         self.waiting = False
         self.waiting_since = 0.0
         self._input_over = False
+        self._last_words: bytes | None = None
+        self._verifying: Reply | None = None
         self._backlog: list[bytes] = []
 
     # -- from the client ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        if self.waiting or self._barred:
+        if self.waiting or self._barred or self._verifying is not None:
             # Reading stops only now: a client that awaits its answer before it sends on costs no system call.
             self._backlog.append(data)
             self.link.pause()
@@ -142,6 +146,14 @@ class Session(BatchReader):
                 if insertions is None:
                     insertions = Insertions(server, self)
                 insertions.prepare(reply)
+                if reply.previous is not None and reply.kind != 0x50 and reply.kind != 0x43:
+                    verdict = insertions.compare(reply)
+                    if verdict == 1:
+                        self._verifying = insertions.describe(reply)
+                        if self._verifying is not None:
+                            break
+                    elif verdict == 2:
+                        insertions.fail(reply)
             elif reply.kind == 0x51:
                 server.statements.unnamed = 0
                 if pipeline.unsynced:
@@ -154,7 +166,10 @@ class Session(BatchReader):
         if discarded is not None:
             for reply in reversed(discarded):
                 server.undo(reply, False)
-        self._reset_batch()
+        if self._verifying is not None:
+            pieces = self._hold_back(reply)
+        else:
+            self._reset_batch()
         if self.link.choking:
             server.link.pause()
         if insertions is not None:
@@ -163,10 +178,38 @@ class Session(BatchReader):
             server.link.write(pieces[0])
         elif pieces:
             server.link.write(b"".join(pieces))
+        if self._verifying is not None:
+            server.link.write(b"H\0\0\0\4")
         if fakes:
             server.answer_fakes()
         if pipeline.is_idle() and self.server is server:
             self.settled(server)
+
+    def _hold_back(self, reply: Reply) -> list[bytes]:
+        """Keeps the batch from a request on whose statement has to be described first, until `described`;
+        returns the pieces before it.
+        """
+        at = reply.piece
+        pieces = self._pieces[:at]
+        self._pieces = self._pieces[at:]
+        self._replies = self._replies[self._replies.index(reply) :]
+        for later in self._replies:
+            later.piece -= at
+        return pieces
+
+    def described(self, reply: Reply) -> None:
+        if reply is self._verifying:
+            self._verified()
+
+    def _verified(self) -> None:
+        """It is known what the statement returns on this server: the rest of the batch goes on."""
+        self._verifying = None
+        server = self.server
+        if server is not None:
+            self._now = perf_counter()
+            self._transmit(server)
+            if self._verifying is None:
+                self._go_on()
 
     # -- from the pool -----------------------------------------------------------------------------
 
@@ -218,6 +261,8 @@ class Session(BatchReader):
 
     def _go_on(self) -> None:
         """Reads on after having waited for a server, or for it to become certain what a name stands for."""
+        if self._verifying is not None:
+            return
         if self._barred:
             if self._segments_under_way():
                 return
@@ -229,10 +274,10 @@ class Session(BatchReader):
                 self._violated(violation)
                 return
         backlog = self._backlog
-        while backlog and not self.waiting and not self._barred and not self.closing:
+        while backlog and not (self.waiting or self._barred or self._verifying is not None or self.closing):
             self._now = perf_counter()
             self._take(backlog.pop(0))
-        if self.waiting or self._barred:
+        if self.waiting or self._barred or self._verifying is not None:
             return
         if self._input_over:
             self.closing = True
@@ -293,6 +338,8 @@ class Session(BatchReader):
 
     def undo(self, reply: Reply, carried_out: bool) -> None:
         self.statements.undo(reply, carried_out)
+        if reply is self._verifying:
+            self._verified()
 
     def statements_dropped(self, keep: set[bytes | None]) -> None:
         self.statements.dropped(keep | {reply.name for reply in self._replies if reply.kind == 0x50})
@@ -320,12 +367,12 @@ class Session(BatchReader):
             self.server.link.resume()
 
     def ended(self) -> None:
-        if self.waiting and not self.closing:
+        if self.waiting and not self.closing and not self.pool.assignment.opening:
             # Nothing has been begun, and most likely nobody is there to read the answer: the line moves up.
             self._end()
-        elif self._barred:
+        elif self.waiting or self._barred or self._verifying is not None:
             self._input_over = True
-        elif not self.waiting:
+        else:
             self.closing = True
             self._finish_closing()
 
@@ -354,6 +401,8 @@ class Session(BatchReader):
         only after that; then the connection ends.
         """
         server = self.server
+        if self._verifying is not None:
+            return
         if server is not None and not self.waiting:
             pipeline = server.pipeline
             if not (pipeline.awaits_client() or pipeline.is_idle()):
@@ -362,17 +411,30 @@ class Session(BatchReader):
 
     def _end(self) -> None:
         self.closing = True
+        server = self.server
+        # (In the middle of a row, an error would be read as its rest.)
+        speak = self._last_words is not None and (server is None or server.scanner.left == 0)
         self._leave()
+        if speak:
+            self.link.write(self._last_words or b"")
         self.link.close()
 
     def terminate(self, sqlstate: str, message: str) -> None:
         """Ends the session from our side with a FATAL error."""
-        self.link.write(say.error("FATAL", sqlstate, message, None))
+        self._last_words = say.error("FATAL", sqlstate, message, None)
         self._end()
 
     def _violated(self, violation: ProtocolViolation) -> None:
+        """What the client asked before it broke the protocol is still answered, as by a server."""
         self.context.protocol_violated(self.link.peer, str(violation))
-        self.terminate(violation.sqlstate, str(violation))
+        self._last_words = say.error("FATAL", violation.sqlstate, str(violation), None)
+        self.closing = True
+        scanner = self.scanner
+        if self._segment_unsent:
+            self._cut(scanner, scanner.pos)
+            self._dispatch()
+        if not self.waiting:
+            self._finish_closing()
 
     def __repr__(self) -> str:
         return f"<Session {self.user}@{self.database} {self.link.peer}>"

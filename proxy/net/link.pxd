@@ -31,6 +31,7 @@ cdef class Link(Pollable):
     cdef object _timer
     cdef bint _lost
     cdef bint _input_over
+    cdef bint _unwatched
 
     cpdef attach(self, object sock, str peer)
     @cython.locals(data=bytes, handler=LinkHandler)

@@ -64,6 +64,7 @@ class Link(Pollable):
         "_queued",
         "_socket",
         "_timer",
+        "_unwatched",
         "choking",
         "closed",
         "greeted",
@@ -95,6 +96,7 @@ class Link(Pollable):
         self._timer: Any = None
         self._lost = False
         self._input_over = False
+        self._unwatched = False
 
     def attach(self, sock: socket.socket, peer: str) -> None:
         """Serves a connected, non-blocking socket, which belongs to the link from now on."""
@@ -125,7 +127,13 @@ class Link(Pollable):
                 self._input_ended()
             elif handler is not None:
                 handler.received(data)
-        elif events & 24 and not self._lost:  # broken, and nothing to read
+        elif events & 24 and not self._lost:  # broken
+            if self.paused and not self._input_over and not self.closed:
+                # There may be something to read yet; until somebody wants to, it is not watched, for it would
+                # be ready all the time.
+                self.poller.remove(self._fd)
+                self._unwatched = True
+                return
             self._lose(ConnectionResetError("connection reset by peer"))
 
     def failed(self, error: Exception) -> None:
@@ -156,7 +164,13 @@ class Link(Pollable):
     def _watch(self, events: int) -> None:
         if events != self._events and self._fd >= 0:
             self._events = events
-            self.poller.change(self._fd, events)
+            if self._unwatched:
+                if not events & 1:
+                    return
+                self._unwatched = False
+                self.poller.add(self._fd, self, events)
+            else:
+                self.poller.change(self._fd, events)
 
     def _send_queued(self) -> None:
         queue = self._queue

@@ -10,6 +10,7 @@ cdef class Poller:
     cdef object _epoll
     cdef object _loop
     cdef dict _watched
+    cdef set _new
 
     cpdef add(self, int fd, Pollable watched, int events)
     cpdef change(self, int fd, int events)

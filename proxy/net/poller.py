@@ -39,11 +39,12 @@ class Pollable:
 class Poller:
     """The sockets of one process.  At most one `Pollable` for each descriptor."""
 
-    __slots__ = ("_epoll", "_loop", "_watched")
+    __slots__ = ("_epoll", "_loop", "_new", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[int, Pollable] = {}
+        self._new: set[int] = set()
         self._epoll: Any = None
         if hasattr(select, "epoll"):
             self._epoll = select.epoll()
@@ -55,6 +56,7 @@ class Poller:
     def add(self, fd: int, watched: Pollable, events: int) -> None:
         """Begins to watch a descriptor."""
         self._watched[fd] = watched
+        self._new.add(fd)
         if self._epoll is not None:
             self._epoll.register(fd, events)
         else:
@@ -87,9 +89,11 @@ class Poller:
             if self._epoll is None:
                 return
             ready = self._epoll.poll(0, TURN)
+            self._new.clear()
             for fd, events in ready:
                 watched = self._watched.get(fd)
-                if watched is not None:
+                # (What happened to a descriptor before it was closed is no news of whoever got its number.)
+                if watched is not None and fd not in self._new:
                     self._serve(watched, events)
             if len(ready) < 2:
                 return

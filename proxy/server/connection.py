@@ -19,7 +19,7 @@ from protocol.pipeline import Reply, ReplyPipeline
 from proxy.net.link import Link, LinkHandler
 from proxy.observe.record import QueryRecord
 from proxy.server.assignment import Flavour
-from proxy.server.prepared import ServerStatements
+from proxy.server.prepared import ServerStatements, row_shape
 
 
 class Waiter(LinkHandler):
@@ -55,6 +55,9 @@ class Receiver(Waiter):
 
     def measured(self, record: QueryRecord) -> None:
         """A statement has ended."""
+
+    def described(self, reply: Reply) -> None:
+        """A Describe that was slipped in has been answered."""
 
     def failed(self, reply: Reply, sqlstate: str, server: ServerConnection) -> None:
         """A request that is not measured by itself (Parse, Bind, Describe) met an error."""
@@ -195,12 +198,16 @@ class ServerConnection(LinkHandler):
             if scanner.left:
                 self._rest = 2 if self._run == scanner.end else 1
             self._event_end = scanner.end
+            if (tag == 0x54 or tag == 0x6E) and pipeline.done is not None:  # RowDescription, NoData
+                self._described(scanner, pipeline.done, tag)
             if tag == 0x43:  # CommandComplete
                 self._completed(scanner, head, now)
             elif tag == 0x5A:  # ReadyForQuery
                 self._ready(scanner, head, now)
                 continue
             elif tag == 0x45:  # ErrorResponse
+                if pipeline.failed is not None and pipeline.failed.fake is not None:
+                    self._replace_error(scanner, pipeline.failed)
                 self._errored(scanner, head, now)
             elif tag == 0x49 or tag == 0x73:  # EmptyQueryResponse, PortalSuspended
                 if pipeline.done is not None:
@@ -311,6 +318,21 @@ class ServerConnection(LinkHandler):
         if self.pipeline.done is not None:
             self._execute_ended(scanner, head, now)
 
+    def _described(self, scanner: FrameScanner, reply: Reply, tag: int) -> None:
+        """The server has described a statement or portal; of a statement, it is remembered what it
+        returns.
+        """
+        if reply.statement is None or reply.server_name is not None:
+            return
+        shape: tuple[object, ...] | None = ()
+        if tag == 0x54:
+            shape = None if scanner.left else row_shape(scanner.data[scanner.start + 5 : scanner.end])
+        self.statements.note_shape(reply.statement.name, shape)
+        if reply.previous is not None:
+            reply.previous.shape = shape
+        if reply.action == 1 and reply.receiver is not None:
+            reply.receiver.described(reply)
+
     def _statements_dropped(self) -> None:
         """All prepared statements are gone, but for those whose Parse is still in the queue."""
         parses = [reply for reply in self.pipeline.pending() if reply.kind == 0x50]
@@ -373,7 +395,17 @@ class ServerConnection(LinkHandler):
             if record is not None:
                 record.sqlstate = sqlstate
             return
+        if failed.fake is not None:
+            sqlstate = error_sqlstate(failed.fake, 0, len(failed.fake))
         self._extended_failed(scanner, failed, sqlstate, now)
+
+    def _replace_error(self, scanner: FrameScanner, failed: Reply) -> None:
+        """The server was made to fail in place of another error, which is said instead."""
+        self._event_end = scanner.start
+        self._skip(scanner)
+        self._event_end = scanner.end
+        if failed.fake is not None:
+            self._out.append(failed.fake)
 
     def _extended_failed(self, scanner: FrameScanner, failed: Reply, sqlstate: str, now: float) -> None:
         """An error in the extended protocol: measures what failed and undoes what the server has
@@ -395,6 +427,10 @@ class ServerConnection(LinkHandler):
         for reply in reversed(dropped):
             self.undo(reply, False)
         self.undo(failed, True)
+        if self.pipeline.skipping and self.owner is not None:
+            # No ReadyForQuery will come by itself: whoever waits for one has to read on.
+            self._flush(scanner)
+            self.owner.settled(self)
 
     # -- the link ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ cdef class ServerStatements:
     cdef dict _generations
     cdef dict _used
     cdef dict _pending
+    cdef dict _shapes
     cdef long long _clock
 
     cpdef bint has(self, bytes name) except -1
@@ -14,4 +15,7 @@ cdef class ServerStatements:
     cpdef note(self, bytes name, long long generation, long long segment)
     cpdef doubt(self, bytes name)
     cpdef forget(self, bytes name)
+    cpdef note_shape(self, bytes name, tuple shape)
+    cpdef bint described(self, bytes name) except -1
+    cpdef tuple shape(self, bytes name)
     cpdef settled(self)

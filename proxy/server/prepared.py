@@ -13,6 +13,8 @@ whether a statement is there, it is closed before it is prepared: closing what d
 
 from __future__ import annotations
 
+from protocol.messages.backend import RowDescription
+
 UNKNOWN = -1
 NONE = 0
 
@@ -24,7 +26,7 @@ class ServerStatements:
     anybody's.
     """
 
-    __slots__ = ("_clock", "_generations", "_pending", "_used", "limit", "unnamed")
+    __slots__ = ("_clock", "_generations", "_pending", "_shapes", "_used", "limit", "unnamed")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -32,6 +34,7 @@ class ServerStatements:
         self._generations: dict[bytes, int] = {}
         self._used: dict[bytes, int] = {}
         self._pending: dict[bytes, int] = {}
+        self._shapes: dict[bytes, tuple[object, ...] | None] = {}
         self._clock = 0
 
     def __len__(self) -> int:
@@ -62,11 +65,13 @@ class ServerStatements:
         self._used[name] = self._clock
         self._generations[name] = generation
         self._pending[name] = segment
+        self._shapes.pop(name, None)
 
     def doubt(self, name: bytes) -> None:
         """A Parse or Close of this statement was not carried out: it may be there or not."""
         if name:
             self._generations[name] = 0
+            self._shapes.pop(name, None)
             self._used.setdefault(name, self._clock)
         else:
             self.unnamed = -1
@@ -76,6 +81,20 @@ class ServerStatements:
         self._generations.pop(name, None)
         self._used.pop(name, None)
         self._pending.pop(name, None)
+        self._shapes.pop(name, None)
+
+    def note_shape(self, name: bytes, shape: tuple[object, ...] | None) -> None:
+        """The server has described the statement; None stands for a description too long to look at."""
+        if name in self._generations:
+            self._shapes[name] = shape
+
+    def described(self, name: bytes) -> bool:
+        """Whether the server has described the statement as it is prepared now."""
+        return name in self._shapes
+
+    def shape(self, name: bytes) -> tuple[object, ...] | None:
+        """What the statement returns, as the server has described it."""
+        return self._shapes.get(name)
 
     def surplus(self, keep: bytes) -> bytes | None:
         """The statement used longest ago, other than `keep`, if there are more than the limit."""
@@ -93,3 +112,11 @@ class ServerStatements:
         for name in self.names():
             if name not in keep:
                 self.forget(name)
+
+
+def row_shape(body: bytes) -> tuple[object, ...]:
+    """What makes two results the same to a server (``equalTupleDescs`` in its tupdesc.c): the columns' names,
+    types and type modifiers, from the body of a RowDescription.
+    """
+    columns = RowDescription.decode(body).fields
+    return tuple((column.name, column.type_oid, column.type_modifier) for column in columns)
