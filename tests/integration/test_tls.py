@@ -1,6 +1,7 @@
 """TLS to the server by the URL's sslmode, TLS from clients by client.tls."""
 
 import asyncio
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -65,10 +66,12 @@ def server(authority: CertificateAuthority) -> Iterator[PostgresServer]:
         "hostssl all only_plain all reject",
         "host all only_plain all trust",
         "hostssl all only_tls all trust",
+        "host all spoken all password",
     )
     certificate = authority.server("localhost", client_certificates=True)
     with running_server(tls=certificate, hba=hba, settings={"listen_addresses": "127.0.0.1,::1"}) as server:
         server.psql("CREATE ROLE certified LOGIN; CREATE ROLE only_tls LOGIN; CREATE ROLE only_plain LOGIN")
+        server.psql("CREATE ROLE spoken LOGIN PASSWORD 'spoken aloud'")
         yield server
 
 
@@ -208,6 +211,20 @@ async def test_the_other_way_is_not_tried_where_sslmode_forbids_it(
         await uses_tls(url(server, user=user, sslmode=sslmode), user)
     assert refused.value.sqlstate == "28000"
     assert refused.value.response.message.startswith("pg_hba.conf rejects connection")
+
+
+async def test_a_password_is_sent_in_clear_text_by_tls_only(server: PostgresServer, files: Files) -> None:
+    for sslmode, expected in (("require", None), ("disable", "clear text on a connection without TLS")):
+        primary = url(server, user="spoken:spoken%20aloud", sslmode=sslmode)
+        with PgsluiceProcess(primary) as process:
+            if expected is None:
+                async with await WireConnection.login(*process.address, "spoken", "spoken aloud") as session:
+                    assert await session.value("SELECT current_user") == "spoken"
+            else:
+                with pytest.raises(ServerError) as refused:
+                    await WireConnection.login(*process.address, "spoken", "spoken aloud")
+                assert refused.value.sqlstate == "28P01"
+                assert expected in refused.value.response.message
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
@@ -353,6 +370,53 @@ def test_drivers_by_tls(plain_server: PostgresServer, files: Files) -> None:
         with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
             psycopg.connect(f"{conninfo} sslmode=verify-full sslrootcert={files.other_root}")
         process.wait_for("TLS handshake failed")
+
+
+def test_scram_by_tls(server: PostgresServer, files: Files) -> None:
+    """Over TLS libpq would like channel binding; where it is not offered it goes on without."""
+    settings = {
+        "CLIENT__TLS": "require",
+        "CLIENT__TLS_CERT": str(files.proxy_certificate),
+        "CLIENT__TLS_KEY": str(files.proxy_key),
+    }
+    with PgsluiceProcess(url(server), settings=settings) as process:
+        conninfo = {"sslmode": "verify-full", "sslrootcert": str(files.root), "host": "localhost"}
+        for binding in ("prefer", "disable"):
+            with psycopg.connect(process.url(), **conninfo, channel_binding=binding) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(psycopg.OperationalError, match="channel binding"):
+            psycopg.connect(process.url(), **conninfo, channel_binding="require")
+
+
+async def test_a_handshake_that_does_not_go_on_is_the_end(plain_server: PostgresServer, files: Files) -> None:
+    with proxy_with_tls(plain_server, files, "allow", CLIENT__LOGIN_TIMEOUT="0.4") as process:
+        process.wait_for("primary reached")
+        before = descriptors(process)
+        asked = await WireConnection.open(*process.address)
+        await asked.send(SSLRequest())
+        assert await asked.read(1) == b"S"
+        direct = await WireConnection.open(*process.address)
+        await direct.send(b"\x16\x03\x01\x02")
+        for connection in (asked, direct):
+            assert await connection.read_to_end() == b""
+            connection.abort()
+        # Rubbish in place of a handshake.
+        rubbish = await WireConnection.open(*process.address)
+        await rubbish.send(SSLRequest())
+        assert await rubbish.read(1) == b"S"
+        await rubbish.send(b"GET / HTTP/1.1\r\n\r\n")
+        await rubbish.read_to_end()
+        rubbish.abort()
+        assert process.wait_for("TLS handshake failed")["peer"].startswith("127.0.0.1:")
+        async with asyncio.timeout(10):
+            while descriptors(process) > before:
+                await asyncio.sleep(0.02)
+        async with await WireConnection.login(*process.address, SUPERUSER) as session:
+            assert await session.value("SELECT 1") == "1"
+
+
+def descriptors(process: PgsluiceProcess) -> int:
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 async def test_requests_for_encryption(
