@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from support.dialogue import asked, heard, say
+from support.dialogue import asked, heard, query, say
 from support.turns import Gate, TurnLoop
 
 from protocol.types import CancelKey
@@ -249,6 +249,15 @@ class Stage:
         session = Session(link, self.pool, flavour, self, CancelKey(1, b"key!"))
         link.handler = session
         return Client(link, session)
+
+    def in_transaction(self) -> Client:
+        """A client inside a transaction."""
+        client = self.client()
+        client.sends(query("begin"))
+        self.backends[-1].asked()
+        self.backends[-1].says("C:BEGIN Z:T")
+        assert client.heard() == "C Z:T"
+        return client
 
     def records(self) -> list[QueryRecord]:
         """What was measured since the last look."""
