@@ -238,6 +238,21 @@ async def outcome(session: WireConnection) -> tuple[str, Any]:
         return "ended", states
 
 
+async def test_a_violation_is_said_after_what_was_asked_before(process: PgsluiceProcess) -> None:
+    session = await login(process)
+    await session.send(QUERY, frontend.Query(b"SELECT 2"), b"Q\0\0\0\x03")
+    for number in ("1", "2"):
+        assert rows_of(await session.receive_until(backend.ReadyForQuery)) == [(number,)]
+    refused = await session.expect(backend.ErrorResponse)
+    assert (refused.severity, refused.sqlstate, refused.message) == (
+        "FATAL",
+        "08P01",
+        "invalid message length",
+    )
+    assert await session.read_to_end() == b""
+    session.abort()
+
+
 async def test_a_violation_inside_a_transaction_rolls_it_back(
     newest_postgres: PostgresServer, process: PgsluiceProcess
 ) -> None:
