@@ -20,7 +20,7 @@ BROKEN = 0x018  # EPOLLERR, EPOLLHUP
 TURN = 128
 """Most sockets taken at once."""
 
-ROUNDS = 8
+ROUNDS = 16
 """How often the poller looks for more before the event loop has its turn."""
 
 
@@ -95,7 +95,7 @@ class Poller:
                 # (What happened to a descriptor before it was closed is no news of whoever got its number.)
                 if watched is not None and fd not in self._new:
                     self._serve(watched, events)
-            if len(ready) < 2:
+            if not ready:
                 return
 
     def close(self) -> None:
