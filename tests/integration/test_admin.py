@@ -60,6 +60,7 @@ def counts(row: Mapping[str, Any]) -> tuple[int, int, int]:
 # --- statements -----------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_statements_that_differ_in_literals_only_are_one(process: PgsluiceProcess) -> None:
     async with await login(process) as session:
         for number in range(5):

@@ -328,6 +328,7 @@ async def test_logged_once_with_the_peer(newest_postgres: PostgresServer) -> Non
 # --- more than there is ---------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_an_exhausted_pool_is_said_with_its_figures(newest_postgres: PostgresServer) -> None:
     settings = {"POOL_SIZE": "2", "POOL__WAIT_TIMEOUT": "0.4"}
     with PgsluiceProcess(newest_postgres.url(), settings=settings) as process:

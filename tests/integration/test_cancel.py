@@ -83,6 +83,7 @@ def errors(messages: list[Message]) -> list[tuple[str, str, str]]:
 # --- the right one --------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_one_of_many(postgres: PostgresServer, process: PgsluiceProcess) -> None:
     sessions = [await login(process) for _ in range(3)]
     for number, session in enumerate(sessions):

@@ -187,6 +187,7 @@ async def test_a_killed_server(server: PostgresServer, process: PgsluiceProcess,
         assert await session.value("SELECT 'recovered'") == "recovered"
 
 
+@pytest.mark.smoke
 async def test_killed_in_the_middle_of_a_result(server: PostgresServer, process: PgsluiceProcess) -> None:
     """Rows that were sent are read; nothing is slipped into the middle of one."""
     async with session_at(process.address) as session:

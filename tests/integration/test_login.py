@@ -537,6 +537,7 @@ async def test_wrong_answers_are_refused_in_the_server_s_words(
 # --- who has to prove what ------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_keys_from_a_client_s_proof_log_in_at_the_server(
     server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -544,6 +544,7 @@ async def test_log_in_right_behind_the_handshake(
             refused.abort()
 
 
+@pytest.mark.smoke
 async def test_much_data_by_tls(server: PostgresServer, files: Files, trusting_tls: ssl.SSLContext) -> None:
     """Large results, a slow reader, COPY both ways; TLS on both sides."""
     settings = {

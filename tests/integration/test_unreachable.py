@@ -128,6 +128,7 @@ async def test_it_becomes_ready_without_any_client(stopped: PostgresServer) -> N
         await wait_ready(process)
 
 
+@pytest.mark.smoke
 async def test_a_primary_that_goes_and_comes(stopped: PostgresServer) -> None:
     stopped.start()
     with PgsluiceProcess(stopped.url(), settings={"POOL__WAIT_TIMEOUT": "0.5"}) as process:
