@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from time import perf_counter
 from typing import Any
 
 from protocol.auth.md5 import verify as verify_md5
@@ -33,6 +32,7 @@ from protocol.messages.startup import (
     negotiation,
     startup_length,
 )
+from proxy import clock
 from proxy.client import replies as say
 from proxy.client.session import Session
 from proxy.config.auth_file import Credential
@@ -353,7 +353,7 @@ class ClientHandshake(Waiter):
         return False
 
     def wait(self) -> None:
-        self.waiting_since = perf_counter()
+        self.waiting_since = clock.now()
 
     def grant(self, server: ServerConnection) -> None:
         pool = self.pool

@@ -1,5 +1,6 @@
 cimport cython
 
+from proxy cimport clock
 from protocol.framing cimport FrameScanner
 from protocol.pipeline cimport Reply, ReplyPipeline
 from proxy.client.batch cimport BatchReader

@@ -10,12 +10,12 @@ server, above all which prepared statements it already has, is decided when the 
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from protocol.errors import ProtocolViolation
 from protocol.framing import FrameScanner
 from protocol.pipeline import Reply
+from proxy import clock
 from proxy.client import replies as say
 from proxy.client.batch import BatchReader
 from proxy.client.prepared import Insertions
@@ -72,7 +72,7 @@ class Session(BatchReader):
             self._backlog.append(data)
             self.link.pause()
             return
-        self._now = perf_counter()
+        self._now = clock.now()
         self._take(data)
 
     def _take(self, data: bytes) -> None:
@@ -206,7 +206,7 @@ class Session(BatchReader):
         self._verifying = None
         server = self.server
         if server is not None:
-            self._now = perf_counter()
+            self._now = clock.now()
             self._transmit(server)
             if self._verifying is None:
                 self._go_on()
@@ -220,7 +220,7 @@ class Session(BatchReader):
         server.owner = self
         if server.link.choking:
             self.link.pause()
-        waited = perf_counter() - self.waiting_since
+        waited = clock.now() - self.waiting_since
         for reply in self._replies:
             if reply.record is not None:
                 record: QueryRecord = reply.record
@@ -246,7 +246,7 @@ class Session(BatchReader):
             if reply.record is not None:
                 record: QueryRecord = reply.record
                 record.sqlstate = sqlstate
-                record.wait = record.total = perf_counter() - record.started
+                record.wait = record.total = clock.now() - record.started
                 self.measured(record)
         self._reset_batch()
         if unfinished:
@@ -267,7 +267,7 @@ class Session(BatchReader):
             if self._segments_under_way():
                 return
             self._barred = False
-            self._now = perf_counter()
+            self._now = clock.now()
             try:
                 self._walk(self.scanner)
             except ProtocolViolation as violation:
@@ -275,7 +275,7 @@ class Session(BatchReader):
                 return
         backlog = self._backlog
         while backlog and not (self.waiting or self._barred or self._verifying is not None or self.closing):
-            self._now = perf_counter()
+            self._now = clock.now()
             self._take(backlog.pop(0))
         if self.waiting or self._barred or self._verifying is not None:
             return
@@ -289,7 +289,7 @@ class Session(BatchReader):
     def wait(self) -> None:
         """The pool has put the session into the line: nothing more is read until its turn."""
         self.waiting = True
-        self.waiting_since = perf_counter()
+        self.waiting_since = clock.now()
 
     # -- from the server ---------------------------------------------------------------------------
 
@@ -327,7 +327,7 @@ class Session(BatchReader):
         statement: Statement | None = reply.statement
         if statement is None:
             return
-        now = perf_counter()
+        now = clock.now()
         record = QueryRecord(
             statement.fingerprint, self.user, self.database, reply.sent, 0, server.pipeline.status != 0x49
         )

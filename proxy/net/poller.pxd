@@ -1,5 +1,7 @@
 cimport cython
 
+from proxy.net cimport sockets
+
 
 cdef class Pollable:
     cpdef ready(self, int events)
@@ -8,6 +10,7 @@ cdef class Pollable:
 
 cdef class Poller:
     cdef object _epoll
+    cdef int _epoll_fd
     cdef object _loop
     cdef dict _watched
     cdef set _new
@@ -15,6 +18,6 @@ cdef class Poller:
     cpdef add(self, int fd, Pollable watched, int events)
     cpdef change(self, int fd, int events)
     cpdef remove(self, int fd)
-    @cython.locals(watched=Pollable, ready=list)
+    @cython.locals(watched=Pollable, ready=list, at=Py_ssize_t, fd=object)
     cpdef turn(self)
     cpdef _serve(self, Pollable watched, int events)

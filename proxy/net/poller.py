@@ -13,12 +13,11 @@ import asyncio
 import select
 from typing import Any
 
+from proxy.net import sockets
+
 READABLE = 0x001  # EPOLLIN
 WRITABLE = 0x004  # EPOLLOUT
 BROKEN = 0x018  # EPOLLERR, EPOLLHUP
-
-TURN = 128
-"""Most sockets taken at once."""
 
 ROUNDS = 16
 """How often the poller looks for more before the event loop has its turn."""
@@ -39,15 +38,17 @@ class Pollable:
 class Poller:
     """The sockets of one process.  At most one `Pollable` for each descriptor."""
 
-    __slots__ = ("_epoll", "_loop", "_new", "_watched")
+    __slots__ = ("_epoll", "_epoll_fd", "_loop", "_new", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[int, Pollable] = {}
         self._new: set[int] = set()
         self._epoll: Any = None
+        self._epoll_fd = -1
         if hasattr(select, "epoll"):
             self._epoll = select.epoll()
+            self._epoll_fd = self._epoll.fileno()
             loop.add_reader(self._epoll.fileno(), self.turn)
 
     def __len__(self) -> int:
@@ -88,13 +89,16 @@ class Poller:
         for _ in range(ROUNDS):
             if self._epoll is None:
                 return
-            ready = self._epoll.poll(0, TURN)
+            ready = sockets.wait(self._epoll, self._epoll_fd)
             self._new.clear()
-            for fd, events in ready:
+            at = 0
+            while at < len(ready):
+                fd = ready[at]
                 watched = self._watched.get(fd)
                 # (What happened to a descriptor before it was closed is no news of whoever got its number.)
                 if watched is not None and fd not in self._new:
-                    self._serve(watched, events)
+                    self._serve(watched, ready[at + 1])
+                at += 2
             if not ready:
                 return
 

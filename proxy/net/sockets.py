@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 RECEIVE_SIZE = 65_536
 """Most bytes taken from a socket at once."""
@@ -39,3 +40,8 @@ def peek(sock: socket.socket) -> bytes | None:
         return sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return None
+
+
+def wait(epoll: Any, epoll_fd: int) -> list[int]:
+    """Which descriptors of an epoll are ready now, at most 128: descriptor, events, descriptor, events..."""
+    return [number for pair in epoll.poll(0, 128) for number in pair]

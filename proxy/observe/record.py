@@ -22,7 +22,7 @@ class Fingerprint:
 class QueryRecord:
     """The measurements of one statement.
 
-    Times are in seconds. `started` is `time.perf_counter()` at the first byte of the statement; `wait` is
+    Times are in seconds. `started` is `clock.now()` at the first byte of the statement; `wait` is
     the part of `total` spent waiting for a server connection, `server` the part the server needed.
     `bytes_in` came from the client, `bytes_out` went to it. `sqlstate` is empty for success.
     `in_transaction` tells whether the statement was sent inside a transaction block. The relay fills in what

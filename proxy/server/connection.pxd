@@ -1,5 +1,6 @@
 cimport cython
 
+from proxy cimport clock
 from protocol.framing cimport FrameScanner, backend_scanner
 from protocol.messages.rewrite cimport command_rows, error_is_fatal, error_sqlstate
 from protocol.pipeline cimport Reply, ReplyPipeline

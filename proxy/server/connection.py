@@ -9,13 +9,13 @@ ended.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from protocol.errors import ProtocolViolation
 from protocol.framing import FrameScanner, backend_scanner
 from protocol.messages.rewrite import command_rows, error_is_fatal, error_sqlstate
 from protocol.pipeline import Reply, ReplyPipeline
+from proxy import clock
 from proxy.net.link import Link, LinkHandler
 from proxy.observe.record import QueryRecord
 from proxy.server.assignment import Flavour
@@ -24,7 +24,7 @@ from proxy.server.prepared import ServerStatements, row_shape
 
 class Waiter(LinkHandler):
     """Who asks a pool for a server of its `flavour`. `waiting_since` is when it began to wait
-    (`time.perf_counter`).
+    (`clock.now`).
     """
 
     __slots__ = ("flavour", "waiting_since")
@@ -119,7 +119,7 @@ class ServerConnection(LinkHandler):
         self.greeting = greeting
         self.pid = greeting.pid
         self.secret = greeting.secret
-        self.since = perf_counter()
+        self.since = clock.now()
         self.owner: Receiver | None = None
         self.scanner: FrameScanner = backend_scanner()
         self.pipeline = ReplyPipeline()
@@ -164,7 +164,7 @@ class ServerConnection(LinkHandler):
 
     def _walk(self, scanner: FrameScanner) -> None:
         pipeline = self.pipeline
-        now = perf_counter()
+        now = clock.now()
         self._run = 0
         self._event_end = 0
         if self._rest:

@@ -1,5 +1,6 @@
 cimport cython
 
+from proxy cimport clock
 from proxy.server.assignment cimport Assignment, Flavour
 from proxy.server.connection cimport ServerConnection, Waiter
 

@@ -8,10 +8,10 @@ says of itself.
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from protocol.pipeline import Reply
+from proxy import clock
 from proxy.server.assignment import Assignment, Close, Flavour, Grant
 from proxy.server.connection import ServerConnection, Waiter
 from proxy.server.handshake import ConnectFailure, FailureKind
@@ -235,7 +235,7 @@ class Pool:
 
     def _grant(self, waiter: Waiter, server: ServerConnection) -> None:
         self.acquired_total += 1
-        self.wait_seconds_total += perf_counter() - waiter.waiting_since
+        self.wait_seconds_total += clock.now() - waiter.waiting_since
         if server.link.closed or server.retire is not None:
             # It broke while the decision was on its way: the waiter keeps its place at the front.
             self.assignment.wait_first(waiter, waiter.flavour)
@@ -341,7 +341,7 @@ class Pool:
         when to look again.
         """
         self._timer = None
-        now = perf_counter()
+        now = clock.now()
         waiters = self.assignment.waiters
         while waiters:
             waiter = waiters[0][0]
