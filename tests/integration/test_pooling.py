@@ -139,6 +139,20 @@ async def test_an_exhausted_pool_says_so(postgres: PostgresServer) -> None:
             await client.close()
 
 
+async def test_waiters_that_leave_are_forgotten(
+    transactions: PgsluiceProcess, crowd: list[WireConnection]
+) -> None:
+    async with busy(*crowd[:3]):
+        impatient = [await login(transactions) for _ in range(5)]
+        for client in impatient:
+            await client.send(Query(b"SELECT pg_sleep(30)"))
+        patient = asyncio.create_task(crowd[3].value("SELECT 'served'"))
+        await asyncio.sleep(0.05)
+        for client in impatient:
+            client.abort()
+    assert await patient == "served"
+
+
 async def test_users_and_databases_have_servers_of_their_own(
     postgres: PostgresServer, transactions: PgsluiceProcess
 ) -> None:
