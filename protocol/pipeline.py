@@ -69,7 +69,7 @@ class Reply:
     and `previous` what the session's name stood for before: what the caller needs to undo its bookkeeping
     when the request was never carried out. `record` is the measurement that an Execute or a Query fills;
     `sent` when it was sent (seconds); `piece` the place of its message among the pieces of its batch;
-    `generation` numbers the client's Parse that the request goes back to.
+    `generation` numbers the client's Parse that the request goes back to; of an Execute it is the row limit.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
 cimport cython
 
 from protocol.framing cimport FrameScanner, frontend_scanner
-from protocol.messages.rewrite cimport cstring_end, describe_statement, parse_message, rename_bind
+from protocol.messages.rewrite cimport cstring_end, describe_statement, message_length, parse_message, rename_bind
 from protocol.pipeline cimport Reply, ReplyPipeline
 from proxy.client.prepared cimport Prepared, SessionStatements, next_generation
 from proxy.net.link cimport Link
@@ -63,6 +63,7 @@ cdef class BatchReader(Receiver):
     cdef bytes _forget_statement(self, FrameScanner scanner, bytes name)
     @cython.locals(data=bytes, start=Py_ssize_t, end=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement, name=bytes)
     cdef _parse(self, FrameScanner scanner)
+    cdef bint _certain_target(self, FrameScanner scanner, Statement statement) except -1
     @cython.locals(first=cython.int)
     cdef _parse_unnamed(self, FrameScanner scanner, Reply reply, Statement statement)
     @cython.locals(taken=Reply)

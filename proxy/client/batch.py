@@ -12,7 +12,13 @@ from typing import Any
 
 from protocol.errors import ProtocolViolation, UnsupportedFeature
 from protocol.framing import FrameScanner, frontend_scanner
-from protocol.messages.rewrite import cstring_end, describe_statement, parse_message, rename_bind
+from protocol.messages.rewrite import (
+    cstring_end,
+    describe_statement,
+    message_length,
+    parse_message,
+    rename_bind,
+)
 from protocol.pipeline import Reply
 from proxy.client.deallocate import deallocate_target, drops_all
 from proxy.client.prepared import SessionStatements, next_generation
@@ -274,7 +280,8 @@ class BatchReader(Receiver):
         statement = self.catalog.find(data[name_end + 1 : end])
         reply = Reply(0x50, 0, self)
         if name_end == start + 5:
-            self._parse_unnamed(scanner, reply, statement)
+            if self._certain_target(scanner, statement):
+                self._parse_unnamed(scanner, reply, statement)
             return
         name = data[start + 5 : name_end]
         if not self._certain(scanner, name):
@@ -289,6 +296,13 @@ class BatchReader(Receiver):
         self._cut(scanner, start)
         reply.piece = len(self._pieces)
         self._replace(scanner, statement.parse())
+
+    def _certain_target(self, scanner: FrameScanner, statement: Statement) -> bool:
+        """Whether it is certain what the name stands for that the statement deallocates, if it does."""
+        if (statement.key[0] | 0x20) != 0x64:
+            return True
+        name = deallocate_target(statement.text())
+        return name is None or self._certain(scanner, name)
 
     def _parse_unnamed(self, scanner: FrameScanner, reply: Reply, statement: Statement) -> None:
         self.statements.define(reply, b"", statement, self._segment)
@@ -402,6 +416,8 @@ class BatchReader(Receiver):
         reply = Reply(0x45, 0, self)
         shape = statement.fingerprint if statement is not None else fingerprint(b"portal")
         reply.record = self._record(scanner, shape)
+        if scanner.end >= name_end + 5:
+            reply.generation = message_length(data, name_end)  # the word behind the name: the row limit
         self._replies.append(reply)
 
     def _close(self, scanner: FrameScanner) -> None:

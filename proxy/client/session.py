@@ -227,7 +227,7 @@ class Session(BatchReader):
                 record.wait = waited
         self._now += waited
         self._transmit(server)
-        if self._backlog or self._barred or self.closing or self._input_over:
+        if self._backlog or self._barred or self.closing or self._input_over or self.link.paused:
             self._go_on()
 
     def refuse(self, refusal: Refusal) -> None:

@@ -211,6 +211,9 @@ class ServerConnection(LinkHandler):
                 self._errored(scanner, head, now)
             elif tag == 0x49 or tag == 0x73:  # EmptyQueryResponse, PortalSuspended
                 if pipeline.done is not None:
+                    if tag == 0x73 and pipeline.done.record is not None:
+                        # (It carries no count, but comes after exactly as many rows as were asked for.)
+                        pipeline.done.record.rows += pipeline.done.generation
                     self._execute_ended(scanner, pipeline.done, now)
             if (pipeline.done is not None or tag == 0x45) and not self._rest:
                 self._fakes(scanner)
