@@ -432,12 +432,15 @@ async def test_a_client_gone_in_a_failed_transaction_leaves_nothing(proxied: Pgs
 async def test_a_query_goes_on_when_its_client_sends_no_more(
     postgres: PostgresServer, proxied: PgsluiceProcess, ledger: str
 ) -> None:
-    """As a server does: it looks for the client's end only when it has answered."""
-    for _ in range(3):
+    """As a server does: it looks for the client's end only when it has answered.
+
+    As many clients as servers: one that hangs up while it stands in the line leaves it.
+    """
+    for _ in range(2):
         client = await login(proxied)
         await client.send(Query(b"UPDATE ledger SET amount = amount + 1 WHERE pg_sleep(0.1) IS NOT NULL"))
         client.abort()
-    await eventually(postgres, "SELECT sum(amount) FROM ledger", "515")
+    await eventually(postgres, "SELECT sum(amount) FROM ledger", "510")
     await two_servers_serve(proxied)
 
 
