@@ -206,6 +206,24 @@ async def test_copy(pool: Pool, accounts: str) -> None:
     assert await pool.fetchval("SELECT count(*) FROM accounts") == 10 + 200 * CLIENTS
 
 
+async def test_ddl_between_cached_statements(database: Database, accounts: str) -> None:
+    """By the server's error the driver finds out that its statement is outdated, and prepares it anew."""
+    connections = [await asyncpg.connect(database.url) for _ in range(CLIENTS)]
+
+    async def width(connection: asyncpg.Connection) -> int:
+        return len(await connection.fetchrow("SELECT * FROM accounts WHERE id = 1"))
+
+    for columns in range(3, 7):
+        for connection in connections:
+            assert await width(connection) == columns
+        assert await asyncio.gather(*map(width, connections)) == [columns] * CLIENTS
+        database.psql(f"ALTER TABLE accounts ADD COLUMN more_{columns} int")
+        if columns % 2:
+            assert set(await asyncio.gather(*map(width, connections))) == {columns + 1}
+    for connection in connections:
+        await connection.close()
+
+
 async def test_a_fresh_connection_after_ddl(database: Database, accounts: str) -> None:
     for columns in range(3, 7):
         connections = [await asyncpg.connect(database.url) for _ in range(2)]

@@ -396,6 +396,30 @@ async def test_a_fresh_parse_after_ddl_is_planned_afresh_on_every_server(
     assert told.count("D 1|new") == 6
 
 
+async def test_a_parse_from_before_ddl_meets_what_a_server_says(
+    postgres: PostgresServer, proxied: PgsluiceProcess
+) -> None:
+    async def story(open_client: Open) -> list[str]:
+        client, other, occupant = await open_client(), await open_client(), await open_client()
+        await client.query("DROP TABLE IF EXISTS widening; CREATE TABLE widening (a int)")
+        await client.query("INSERT INTO widening VALUES (1)")
+        parse = Parse(b"s", b"SELECT * FROM widening")
+        told = await ask(client, parse, describe(b"s"), *run(b"s"))
+        told += await ask(other, parse, describe(b"s"), *run(b"s"))
+        await client.query("ALTER TABLE widening ADD COLUMN b text DEFAULT 'new'")
+        told += await ask(other, close(b"s"), parse, describe(b"s"), *run(b"s"))
+        told += await ask(client, *run(b"s"))  # it has never heard of column b
+        async with busy(occupant):
+            told += await ask(client, *run(b"s"))
+            told += await ask(other, *run(b"s"))
+        told += await ask(client, close(b"s"), parse, *run(b"s"))
+        await client.query("DROP TABLE widening")
+        return told
+
+    told = await same(story, postgres, proxied)
+    assert sum("cached plan must not change result type" in line for line in told) == 2
+
+
 async def test_a_statement_that_lives_through_harmless_ddl(
     postgres: PostgresServer, proxied: PgsluiceProcess
 ) -> None:
