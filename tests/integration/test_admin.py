@@ -172,6 +172,21 @@ async def test_prepared_and_pipelined_statements(process: PgsluiceProcess) -> No
     assert counts(row) == (10, sum(range(10)), 0)
 
 
+async def test_a_portal_in_parts(process: PgsluiceProcess) -> None:
+    """Two executions of one portal, of two rows and of one, as drivers with a fetch size do."""
+    async with await login(process) as session:
+        await session.send(
+            frontend.Parse(b"", b"SELECT generate_series(1, $1::int)", ()),
+            frontend.Bind(b"", b"", (), (b"3",), ()),
+            frontend.Execute(b"", 2),
+            frontend.Execute(b"", 2),
+            frontend.Sync(),
+        )
+        await session.receive_until(backend.ReadyForQuery)
+    (row,) = shapes(process).values()
+    assert counts(row) == (2, 3, 0)
+
+
 def test_drivers_statements(process: PgsluiceProcess) -> None:
     with psycopg.connect(process.url(), autocommit=True) as connection:
         for number in range(8):  # from the sixth on by a prepared statement
