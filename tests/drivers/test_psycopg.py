@@ -161,21 +161,25 @@ def test_pipelines(database: Database, accounts: str) -> None:
     in_threads(work)
 
 
-def test_an_error_aborts_the_rest_of_a_pipeline(database: Database, accounts: str) -> None:
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        for _ in range(3):
-            with connection.pipeline() as pipeline:
-                connection.execute("UPDATE accounts SET balance = 0 WHERE id = %s", (1,), prepare=True)
-                connection.execute("SELECT 1 / %s", (0,), prepare=True)
-                connection.execute("SELECT 'never', %s::int", (1,), prepare=True)
+def fail_in_the_middle_of_a_pipeline(connection: Connection) -> None:
+    with connection.pipeline():
+        connection.execute("UPDATE accounts SET balance = 0 WHERE id = %s", (1,), prepare=True)
+        connection.execute("SELECT 1 / %s", (0,), prepare=True)
+        connection.execute("UPDATE accounts SET balance = 0 WHERE id = %s", (2,), prepare=True)
+
+
+def test_an_error_undoes_the_whole_pipeline(database: Database, accounts: str) -> None:
+    def work(number: int) -> None:
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            for turn in range(5):
                 with pytest.raises(psycopg.errors.DivisionByZero):
-                    pipeline.sync()
-                assert connection.execute("SELECT 'never', %s::int", (2,), prepare=True).fetchone() == (
-                    "never",
-                    2,
-                )
-        row = connection.execute("SELECT balance FROM accounts WHERE id = 1").fetchone()
-        assert row == (100,)  # one implicit transaction
+                    fail_in_the_middle_of_a_pipeline(connection)
+                with connection.pipeline():
+                    cursor = connection.execute("SELECT %s::int", (turn,), prepare=True)
+                    assert cursor.fetchone() == (turn,)
+
+    in_threads(work)
+    assert database.psql("SELECT sum(balance) FROM accounts") == "1000"
 
 
 def test_executemany(database: Database, accounts: str) -> None:

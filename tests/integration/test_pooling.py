@@ -24,6 +24,17 @@ def servers(process: PgsluiceProcess, database: str | None = None) -> str:
     )
 
 
+async def in_line(process: PgsluiceProcess, clients: int) -> None:
+    """Waits until so many clients are waiting for a server of the proxy's pools."""
+    for _ in range(500):
+        metrics = (await asyncio.to_thread(process.get, "/metrics"))[1].decode()
+        waiting = re.findall(r"^pgsluice_pool_waiting_clients\{.*\} ([\d.]+)$", metrics, re.MULTILINE)
+        if sum(map(float, waiting)) == clients:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{waiting} clients are waiting, not {clients}")
+
+
 @pytest.fixture(scope="module")
 def transactions(postgres: PostgresServer) -> Iterator[PgsluiceProcess]:
     """Three servers, lent for a transaction each."""
@@ -100,8 +111,7 @@ async def test_who_waits_is_served_in_the_order_of_arrival(
     async with busy(*crowd[:3]):
         for who, client in enumerate(crowd[3:]):
             await client.send(Query(b"INSERT INTO arrivals (who) VALUES (%d)" % who))
-            # (nothing tells from outside that the proxy has put the client into the line)
-            await asyncio.sleep(0.005)
+            await in_line(transactions, who + 1)
         await crowd[0].query("SELECT pg_sleep(0.05)")
         await crowd[0].query("ROLLBACK")  # one server serves them all
         for client in crowd[3:]:
@@ -147,9 +157,10 @@ async def test_waiters_that_leave_are_forgotten(
         for client in impatient:
             await client.send(Query(b"SELECT pg_sleep(30)"))
         patient = asyncio.create_task(crowd[3].value("SELECT 'served'"))
-        await asyncio.sleep(0.05)
+        await in_line(transactions, 6)
         for client in impatient:
             client.abort()
+        await in_line(transactions, 1)
     assert await patient == "served"
 
 
@@ -215,8 +226,7 @@ async def test_a_session_keeps_its_server(postgres: PostgresServer, sessions: Pg
     for _ in range(3):
         assert [await pid(first), await pid(second)] == pids
     third = asyncio.create_task(served(sessions))
-    await asyncio.sleep(0.1)
-    assert not third.done()
+    await in_line(sessions, 1)
     await first.close()
     assert await third == pids[0]
     await second.close()
