@@ -229,14 +229,38 @@ def test_a_broken_connection_is_lost(turns: Turns) -> None:
     assert end.link.closed
 
 
-@pytest.mark.parametrize("epoll", [True])
-def test_a_broken_connection_is_lost_while_paused(turns: Turns) -> None:
+def test_a_connection_that_breaks_while_paused_is_lost_when_it_is_read(turns: Turns) -> None:
     end = End(turns, turns.tcp_pair())
     end.link.pause()
     reset(end.far)
+    turns.settle()
+    assert end.calls == []
+    end.link.resume()
     turns.until(lambda: end.calls)
     assert end.calls == ["lost"]
     assert isinstance(end.handler.error, ConnectionResetError)
+
+
+def test_what_came_before_the_peer_went_is_read_after_a_pause(end: End) -> None:
+    end.link.pause()
+    end.far.send(b"last words")
+    end.hang_up()
+    end.turns.settle()
+    assert end.calls == []
+    end.link.resume()
+    end.turns.until(lambda: "ended" in end.calls or "lost" in end.calls)
+    assert end.handler.data == b"last words"
+
+
+def test_a_paused_link_whose_peer_has_gone_can_be_written_and_closed(turns: Turns) -> None:
+    end = End(turns, turns.tcp_pair())
+    end.link.pause()
+    reset(end.far)
+    turns.settle()
+    end.link.write(b"anybody there?")
+    end.link.close()
+    turns.until(lambda: "lost" in end.calls)
+    assert end.calls == ["lost"]
 
 
 @pytest.mark.parametrize("epoll", [True])
