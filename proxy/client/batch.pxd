@@ -25,6 +25,7 @@ cdef class BatchReader(Receiver):
     cdef long long _segment
     cdef bint _segment_unsent
     cdef Statement _portal
+    cdef Prepared _portal_of
     cdef dict _portals
     cdef list _pieces
     cdef Py_ssize_t _pieces_size
@@ -70,13 +71,13 @@ cdef class BatchReader(Receiver):
     cdef _parse_again(self, FrameScanner scanner, Reply reply, Statement statement, bytes name)
     @cython.locals(reply=Reply)
     cdef _huge_parse(self, Py_ssize_t name_length)
-    @cython.locals(data=bytes, start=Py_ssize_t, end=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement, name=bytes)
+    @cython.locals(data=bytes, start=Py_ssize_t, end=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement, prepared=Prepared, name=bytes)
     cdef _bind(self, FrameScanner scanner)
     @cython.locals(statement=Statement)
     cdef bint _refer(self, FrameScanner scanner, Reply reply, bytes name) except -1
     @cython.locals(prepared=Prepared)
     cdef Statement _unnamed_statement(self)
-    cdef _name_portal(self, bytes portal, Statement statement)
+    cdef _name_portal(self, bytes portal, Statement statement, Prepared prepared)
     @cython.locals(data=bytes, start=Py_ssize_t, reply=Reply, name=bytes)
     cdef _describe(self, FrameScanner scanner)
     @cython.locals(data=bytes, start=Py_ssize_t, name_end=Py_ssize_t, reply=Reply, statement=Statement)

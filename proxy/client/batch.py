@@ -21,7 +21,7 @@ from protocol.messages.rewrite import (
 )
 from protocol.pipeline import Reply
 from proxy.client.deallocate import deallocate_target, drops_all
-from proxy.client.prepared import SessionStatements, next_generation
+from proxy.client.prepared import Prepared, SessionStatements, next_generation
 from proxy.net.link import Link
 from proxy.observe.record import QueryRecord
 from proxy.query.fingerprint import fingerprint
@@ -50,6 +50,7 @@ class BatchReader(Receiver):
         "_pieces",
         "_pieces_size",
         "_portal",
+        "_portal_of",
         "_portals",
         "_replies",
         "_run",
@@ -79,7 +80,8 @@ class BatchReader(Receiver):
         self._segment = 1
         self._segment_unsent = False
         self._portal: Statement | None = None
-        self._portals: dict[bytes, Statement] | None = None
+        self._portal_of: Prepared | None = None
+        self._portals: dict[bytes, tuple[Statement, Prepared | None]] | None = None
         self._pieces: list[bytes] = []
         self._pieces_size = 0
         self._replies: list[Reply] = []
@@ -230,6 +232,7 @@ class BatchReader(Receiver):
         reply.record = self._record(scanner, fingerprint(sql))
         self._replies.append(reply)
         self._portal = None
+        self._portal_of = None
         if self.statements.get(b"") is not None:
             self.statements.remove(reply, b"", self._segment)
         self._end_segment()
@@ -358,14 +361,16 @@ class BatchReader(Receiver):
         if not self._refer(scanner, reply, name):
             return
         statement: Statement | None = reply.statement
-        if name and statement is not None:
+        prepared = self.statements.get(name) if name and statement is not None else None
+        if prepared is not None and statement is not None:
             self._replace(scanner, rename_bind(data, start, end, name, statement.name))
         elif statement is None and not name and self._fresh:
             statement = self._unnamed_statement()
         if portal_end == start + 5:
             self._portal = statement
+            self._portal_of = prepared
         elif statement is not None:
-            self._name_portal(data[start + 5 : portal_end], statement)
+            self._name_portal(data[start + 5 : portal_end], statement, prepared)
 
     def _refer(self, scanner: FrameScanner, reply: Reply, name: bytes) -> bool:
         """Adds a reply to a request that names a statement, and leaves a place before it, where the statement
@@ -390,16 +395,21 @@ class BatchReader(Receiver):
         prepared = self.statements.get(b"")
         return prepared.statement if prepared is not None else None
 
-    def _name_portal(self, portal: bytes, statement: Statement) -> None:
+    def _name_portal(self, portal: bytes, statement: Statement, prepared: Prepared | None) -> None:
         if self._portals is None or len(self._portals) >= MAX_PORTALS:
             self._portals = {}
-        self._portals[portal] = statement
+        self._portals[portal] = (statement, prepared)
 
     def _describe(self, scanner: FrameScanner) -> None:
         data = scanner.data
         start = scanner.start
         reply = Reply(0x44, 0, self)
         if scanner.end < start + 7 or data[start + 5] != 83:  # S: a statement
+            if scanner.end == start + 7:
+                reply.previous = self._portal_of
+            elif self._portals:
+                name = data[start + 6 : cstring_end(data, start + 6, scanner.end)]
+                reply.previous = self._portals.get(name, (None, None))[1]
             self._replies.append(reply)
             return
         name = data[start + 6 : cstring_end(data, start + 6, scanner.end)]
@@ -412,7 +422,7 @@ class BatchReader(Receiver):
         name_end = cstring_end(data, start + 5, scanner.end)
         statement = self._portal
         if name_end > start + 5:
-            statement = None if self._portals is None else self._portals.get(data[start + 5 : name_end])
+            statement = (self._portals or {}).get(data[start + 5 : name_end], (None, None))[0]
         reply = Reply(0x45, 0, self)
         shape = statement.fingerprint if statement is not None else fingerprint(b"portal")
         reply.record = self._record(scanner, shape)

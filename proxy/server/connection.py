@@ -322,19 +322,37 @@ class ServerConnection(LinkHandler):
             self._execute_ended(scanner, head, now)
 
     def _described(self, scanner: FrameScanner, reply: Reply, tag: int) -> None:
-        """The server has described a statement or portal; of a statement, it is remembered what it
-        returns.
+        """The server has described a statement, or a portal, which returns the same: this is remembered, of the
+        server and of the session that was told.
         """
-        if reply.statement is None or reply.server_name is not None:
+        if reply.statement is None:
+            self._portal_described(scanner, reply, tag)
             return
-        shape: tuple[object, ...] | None = ()
-        if tag == 0x54:
-            shape = None if scanner.left else row_shape(scanner.data[scanner.start + 5 : scanner.end])
+        if reply.server_name is not None:
+            return
+        shape = self._shape(scanner, tag)
         self.statements.note_shape(reply.statement.name, shape)
         if reply.previous is not None:
             reply.previous.shape = shape
         if reply.action == 1 and reply.receiver is not None:
             reply.receiver.described(reply)
+
+    def _shape(self, scanner: FrameScanner, tag: int) -> tuple[object, ...] | None:
+        """What a RowDescription or NoData tells; None for one that is too long to look at."""
+        if tag == 0x6E:
+            return ()
+        return None if scanner.left else row_shape(scanner.data[scanner.start + 5 : scanner.end])
+
+    def _portal_described(self, scanner: FrameScanner, reply: Reply, tag: int) -> None:
+        prepared = reply.previous
+        if prepared is None or prepared.statement is None:
+            return
+        name = prepared.statement.name
+        if prepared.shape is not None and self.statements.described(name):
+            return  # it was compared before the Bind
+        shape = self._shape(scanner, tag)
+        self.statements.note_shape(name, shape)
+        prepared.shape = shape
 
     def _statements_dropped(self) -> None:
         """All prepared statements are gone, but for those whose Parse is still in the queue."""
