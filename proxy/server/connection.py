@@ -322,8 +322,8 @@ class ServerConnection(LinkHandler):
             self._execute_ended(scanner, head, now)
 
     def _described(self, scanner: FrameScanner, reply: Reply, tag: int) -> None:
-        """The server has described a statement, or a portal, which returns the same: this is remembered, of the
-        server and of the session that was told.
+        """The server has described a statement, or a portal, which returns the same: this is remembered, of
+        the server and of the session that was told.
         """
         if reply.statement is None:
             self._portal_described(scanner, reply, tag)
