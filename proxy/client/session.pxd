@@ -35,7 +35,7 @@ cdef class Session(BatchReader):
     cdef _dispatch(self)
     @cython.locals(reply=Reply)
     cdef bint _answer_here(self) except -1
-    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, discarded=list, fakes=bint, verdict=cython.int, reply=Reply)
+    @cython.locals(pieces=list, replies=list, pipeline=ReplyPipeline, insertions=Insertions, discarded=list, fakes=bint, slipped=bint, verdict=cython.int, reply=Reply)
     cdef _transmit(self, ServerConnection server)
     @cython.locals(at=Py_ssize_t, later=Reply)
     cdef list _hold_back(self, Reply reply)
@@ -61,6 +61,7 @@ cdef class Session(BatchReader):
     cpdef server_choked(self, bint choked)
     cpdef server_lost(self, ServerConnection server, object error)
     cpdef ended(self)
+    @cython.locals(server=ServerConnection, in_a_message=cython.bint)
     cdef _leave(self)
     @cython.locals(server=ServerConnection, pipeline=ReplyPipeline)
     cdef _finish_closing(self)

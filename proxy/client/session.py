@@ -140,6 +140,7 @@ class Session(BatchReader):
         insertions: Insertions | None = None
         discarded: list[Reply] | None = None
         fakes = False
+        slipped = False
         for reply in replies:
             reply.sent = self._now
             if reply.statement is not None or reply.server_name is not None:
@@ -156,11 +157,12 @@ class Session(BatchReader):
                         insertions.fail(reply)
             elif reply.kind == 0x51:
                 server.statements.unnamed = 0
-                if pipeline.unsynced:
+                if pipeline.unsynced and not slipped:
                     # PostgreSQL 18 leaves a transaction state behind that its next statement trips over.
                     server.retire = "a Query in an unfinished pipeline"
             elif reply.action == 2:
                 fakes = True
+            slipped = reply.action == 1 and not pipeline.unsynced
             if not pipeline.add(reply) and reply.kind != 0x53 and reply.kind != 0x63:
                 discarded = [*(discarded or ()), reply]
         if discarded is not None:
@@ -384,13 +386,14 @@ class Session(BatchReader):
     def _leave(self) -> None:
         """Leaves the line, or the server that is still held."""
         self._backlog.clear()
+        in_a_message = self.scanner.left > 0 or len(self._pieces) > 0
         self._reset_batch()
         if self.waiting:
             self.waiting = False
             self.pool.leave(self)
         server = self.server
         if server is not None:
-            if self.scanner.left:
+            if in_a_message:  # or its rest has not been sent
                 server.retire = "the client left in the middle of a message"
             self.server = None
             server.owner = None
