@@ -95,7 +95,7 @@ def _request(message: Message) -> str:
         case frontend.Query(sql):
             text = sql.decode()
         case frontend.Parse(name, query):
-            return f"Parse {name.decode()}".strip() + f": {query.decode()}"
+            return (f"Parse {name.decode()}".strip() + f": {query.decode()}").strip()
         case frontend.Bind(portal, statement):
             text = statement.decode() + (f" as {portal.decode()}" if portal else "")
         case frontend.Describe(kind, name) | frontend.Close(kind, name):
