@@ -264,9 +264,9 @@ def test_a_text_beyond_its_limit_is_streamed() -> None:
 
 
 def test_a_long_error_is_streamed() -> None:
-    whole = message("E", b"M" + b"x" * 20_000 + b"\0\0")
-    met, _ = walk(backend_scanner(), whole[:9000], whole[9000:])
-    assert met == [("E", whole[:9000], len(whole) - 9000)]
+    whole = message("E", b"M" + b"x" * 100_000 + b"\0\0")
+    met, _ = walk(backend_scanner(), whole[:70_000], whole[70_000:])
+    assert met == [("E", whole[:70_000], len(whole) - 70_000)]
 
 
 # --- memory and state -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from proxy.clock import now
 from proxy.server.prepared import UNKNOWN
 
 LONG_SHAPE = RowDescription(
-    tuple(FieldDescription(b"column %d" % number, 0, 0, 25, -1, -1, 0) for number in range(600))
+    tuple(FieldDescription(b"column %060d" % number, 0, 0, 25, -1, -1, 0) for number in range(1000))
 ).encode()
 
 
@@ -119,7 +119,7 @@ def test_bytes_may_come_one_by_one() -> None:
     assert (relay.ear.heard(), other.heard()) == ("t T 2 D D N D C 3 S Z T D C A C Z N", "2 D C Z 3")
 
 
-@pytest.mark.parametrize("cut", [8193, 10_000, len(LONG_SHAPE) + 4])
+@pytest.mark.parametrize("cut", [65_542, 70_000, len(LONG_SHAPE) + 4])
 @pytest.mark.parametrize("then", ["skip", "fake", "other"])
 def test_a_long_message_is_not_cut_by_what_comes_next(relay: Relay, cut: int, then: str) -> None:
     """It completes its reply when its beginning is there; its rest still belongs to who got that."""
@@ -143,21 +143,21 @@ def test_a_long_message_is_not_cut_by_what_comes_next(relay: Relay, cut: int, th
 
 
 def test_a_long_notice_to_nobody_is_left_out_whole(relay: Relay) -> None:
-    notice = NoticeResponse({"S": "NOTICE", "C": "00000", "M": "x" * 30_000}).encode()
+    notice = NoticeResponse({"S": "NOTICE", "C": "00000", "M": "x" * 100_000}).encode()
     relay.asks("P", action=SKIP)
     relay.asks("BES")
     stream = notice + say("1 2 C Z")
-    relay.sends(stream[:9000], stream[9000:20_000], stream[20_000:])
+    relay.sends(stream[:66_000], stream[66_000:80_000], stream[80_000:])
     assert relay.ear.heard() == "2 C Z"
 
 
 def test_a_long_error_arrives_whole(relay: Relay) -> None:
-    error = ErrorResponse.of("ERROR", "22P02", "x" * 30_000).encode()
+    error = ErrorResponse.of("ERROR", "22P02", "x" * 100_000).encode()
     relay.asks("PBE")
     fake(relay)
     relay.asks("S")
     stream = error + say("Z")
-    relay.sends(stream[:9000], stream[9000:20_000], stream[20_000:])
+    relay.sends(stream[:66_000], stream[66_000:80_000], stream[80_000:])
     assert relay.ear.heard() == "E:22P02 Z"
 
 
