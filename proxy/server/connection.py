@@ -199,7 +199,7 @@ class ServerConnection(LinkHandler):
                 self._rest = 2 if self._run == scanner.end else 1
             self._event_end = scanner.end
             if tag == 0x47 and self.owner is not None:  # CopyInResponse
-                # A Sync that was sent too early has just gone by: whoever waits for its answer has to read on.
+                # A Sync sent too early has just gone by: whoever waits for its answer has to read on.
                 self._flush(scanner)
                 self.owner.settled(self)
             if (tag == 0x54 or tag == 0x6E) and pipeline.done is not None:  # RowDescription, NoData
