@@ -327,8 +327,6 @@ class BatchReader(Receiver):
         """A Parse for a name that is taken: the server itself shall say what is wrong with it, so it is made
         to have that name.
         """
-        reply.name = name
-        reply.previous = self.statements.get(name)
         self._cut(scanner, scanner.start)
         taken = Reply(0x50, 1, self)
         taken.server_name = name
