@@ -233,7 +233,7 @@ class BatchReader(Receiver):
         self._replies.append(reply)
         self._portal = None
         self._portal_of = None
-        if self.statements.get(b"") is not None:
+        if self.statements.may_have(b""):
             self.statements.remove(reply, b"", self._segment)
         self._end_segment()
 

@@ -20,18 +20,20 @@ cdef class Prepared:
 
 cdef class SessionStatements:
     cdef dict _names
+    cdef dict _removed
     cdef dict _tentative
     cdef long long _tentative_all
 
     cpdef Prepared get(self, bytes name)
     cpdef bint certain(self, bytes name, long long segment) except -1
     cpdef settled(self)
+    cpdef bint may_have(self, bytes name) except -1
     cpdef define(self, Reply reply, bytes name, Statement statement, long long segment)
     cpdef remove(self, Reply reply, bytes name, long long segment)
     cpdef removing_all(self, long long segment)
     @cython.locals(prepared=Prepared)
     cpdef Statement refer(self, Reply reply, bytes name)
-    @cython.locals(current=Prepared)
+    @cython.locals(current=Prepared, noted=cython.longlong)
     cpdef undo(self, Reply reply, bint carried_out)
 
 

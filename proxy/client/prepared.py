@@ -57,10 +57,11 @@ class Prepared:
 class SessionStatements:
     """The statements of one session by name; the unnamed statement has the empty name."""
 
-    __slots__ = ("_names", "_tentative", "_tentative_all")
+    __slots__ = ("_names", "_removed", "_tentative", "_tentative_all")
 
     def __init__(self) -> None:
         self._names: dict[bytes, Prepared] = {}
+        self._removed: dict[bytes, int] = {}
         self._tentative: dict[bytes, int] = {}
         self._tentative_all = 0
 
@@ -87,7 +88,12 @@ class SessionStatements:
         """No segment is under way any more: what is noted is certain."""
         if self._tentative or self._tentative_all:
             self._tentative.clear()
+            self._removed.clear()
             self._tentative_all = 0
+
+    def may_have(self, name: bytes) -> bool:
+        """Whether there is a statement of this name, or will be if a request under way is not carried out."""
+        return name in self._names or name in self._tentative
 
     def define(self, reply: Reply, name: bytes, statement: Statement | None, segment: int) -> None:
         """A Parse gives the name a new meaning; the reply to it keeps what is needed to undo that."""
@@ -101,6 +107,8 @@ class SessionStatements:
         """A Close, DEALLOCATE or Query takes the name away."""
         reply.name = name
         reply.previous = self._names.pop(name, None)
+        reply.generation = next_generation()
+        self._removed[name] = reply.generation
         self._tentative[name] = segment
 
     def removing_all(self, segment: int) -> None:
@@ -124,7 +132,8 @@ class SessionStatements:
         if name is None:
             return
         current = self._names.get(name)
-        if (current.generation if current is not None else 0) != reply.generation:
+        noted = current.generation if current is not None else self._removed.get(name, 0)
+        if noted != reply.generation:
             return  # a later message has given the name another meaning, or taken it away
         if reply.previous is None or (carried_out and not name):
             # (A Parse for the unnamed statement drops the one before it even when it fails.)
