@@ -274,7 +274,8 @@ async def test_pools_and_clients(newest_postgres: PostgresServer, process: Pgslu
             f'pgsluice_pool_connections{{database="postgres",state="{state}",user="{SUPERUSER}"}}'
         ]
 
-    # The server is shared: other tests' proxies may have idle connections to it.
+    # The server is shared: other tests' proxies may have idle connections to it (and some may be going).
+    await asyncio.sleep(0.5)
     strangers = (
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
         "AND pid <> pg_backend_pid() AND client_port IS NOT NULL AND application_name = ''"
