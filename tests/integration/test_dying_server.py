@@ -27,6 +27,8 @@ def server() -> Iterator[PostgresServer]:
         server.psql(
             "CREATE TABLE big AS SELECT i, repeat(md5(i::text), 30) AS text FROM generate_series(1, 20000) i"
         )
+        # It commits asynchronously, and these tests crash it: what has not been written by then is gone.
+        server.psql("CHECKPOINT")
         yield server
 
 
