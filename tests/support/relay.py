@@ -91,8 +91,11 @@ class Attempt:
     def fail(
         self, kind: FailureKind = FailureKind.UNREACHABLE, sqlstate: str = "08001", message: str = "no way"
     ) -> None:
+        self.fail_with(ConnectFailure(kind, sqlstate, message))
+
+    def fail_with(self, error: Exception) -> None:
         self._end()
-        self.gate.fail(ConnectFailure(kind, sqlstate, message))
+        self.gate.fail(error)
         self._primary.loop.run()
 
     def _end(self) -> None:

@@ -447,40 +447,24 @@ def test_a_text_too_long_to_keep_can_not_have_a_name(stage: Stage) -> None:
     assert client.gone
 
 
-# --- measurements ---------------------------------------------------------------------------------------
+# --- ends behind a bar -----------------------------------------------------------------------------------
 
 
-def test_statements_are_measured_by_their_shape(stage: Stage) -> None:
-    client = prepared(stage, "s", "select 1 where 2 = $1")
-    client.sends(bind("s") + execute() + SYNC + one_shot("select 3") + query("select 4"))
-    stage.backend.says("2 D C Z 1 2 D C Z T D C Z")
-    shapes = [(record.fingerprint.text, record.rows) for record in stage.records()]
-    assert shapes == [("select ? where ? = ?", 1), ("select ?", 1), ("select ?", 1)]
-
-
-def test_a_portal_is_measured_as_its_statement(stage: Stage) -> None:
+def test_a_violation_behind_a_bar_ends_the_session_after_the_answers(stage: Stage) -> None:
     client = stage.client()
-    client.sends(query("begin"))
-    stage.backend.says("C Z:T")
-    client.sends(parse("", "select 1") + bind("", "p") + execute("p") + parse("", "select 2, 3") + SYNC)
-    stage.backend.says("1 2 s 1 Z:T")
-    client.sends(execute("p") + SYNC)
-    stage.backend.says("C Z:T")
-    assert [record.fingerprint.text for record in stage.records()] == ["begin", "select ?", "select ?"]
+    client.sends(parse("s", "select 1") + SYNC + bind("s") + execute() + SYNC + b"?????")
+    stage.backend.says("1 Z")
+    assert not client.gone
+    stage.backend.asked()
+    stage.backend.says("2 C Z")
+    assert (client.heard(), client.gone) == ("1 Z 2 C Z E:FATAL-08P01", True)
 
 
-def test_a_statement_knows_whether_it_was_in_a_transaction(stage: Stage) -> None:
+def test_a_client_that_half_closes_behind_a_bar_is_answered(stage: Stage) -> None:
     client = stage.client()
-    for sql, status in (("begin", "T"), ("select 1", "T"), ("commit", "I"), ("select 2", "I")):
-        client.sends(query(sql))
-        stage.backend.says(f"C Z:{status}")
-    assert [record.in_transaction for record in stage.records()] == [False, True, True, False]
-
-
-def test_bytes_are_counted_once(stage: Stage) -> None:
-    client = stage.client()
-    first, second = one_shot("select 1"), query("select 2")
-    client.sends(first[:10])
-    client.sends(first[10:] + second)
-    stage.backend.says("1 2 D C Z T D C Z")
-    assert sum(record.bytes_in for record in stage.records()) == len(first + second)
+    client.sends(parse("s", "bad") + SYNC + parse("s", "select 1") + bind("s") + execute() + SYNC)
+    client.half_closes()
+    stage.backend.says("E:42601 Z")
+    assert not client.gone
+    stage.backend.says("1 2 C Z")
+    assert (client.heard(), client.gone) == ("E:42601 Z 1 2 C Z", True)

@@ -134,10 +134,8 @@ def test_a_server_that_refuses_is_quoted(scene: Scene) -> None:
     scene.primary.at_once = False
     guests = [scene.guest().wants() for _ in range(3)]
     response = ErrorResponse.of("FATAL", "3D000", 'database "x" does not exist', detail="none such")
-    attempt = scene.primary.attempts[0]
-    scene.primary.attempts.remove(attempt)
-    attempt.gate.fail(ConnectFailure(FailureKind.REFUSED, "3D000", response.message, response))
-    scene.loop.run()
+    failure = ConnectFailure(FailureKind.REFUSED, "3D000", response.message, response)
+    scene.primary.attempts[0].fail_with(failure)
     for guest in guests:
         assert guest.refusal is not None
         assert (guest.refusal.sqlstate, guest.refusal.message) == ("3D000", 'database "x" does not exist')
@@ -169,10 +167,7 @@ def test_a_server_lost_before_it_is_handed_over_is_tried_again(scene: Scene) -> 
 def test_an_error_nobody_expected_is_logged_and_tried_again(scene: Scene) -> None:
     scene.primary.at_once = False
     guest = scene.guest().wants()
-    attempt = scene.attempt
-    scene.primary.attempts.remove(attempt)
-    attempt.gate.fail(ZeroDivisionError("a bug"))
-    scene.loop.run()
+    scene.attempt.fail_with(ZeroDivisionError("a bug"))
     assert scene.log.lines == [("error", "opening a server connection failed")]
     scene.loop.advance(FIRST_RETRY)
     scene.attempt.succeed()
@@ -240,3 +235,28 @@ def test_when_nobody_waits_nothing_expires() -> None:
     guest.returns()
     scene.loop.advance(100.0)
     assert scene.loop.timers == []
+
+
+def test_who_waits_for_a_server_that_is_busy_is_told_its_reason() -> None:
+    scene = Scene()
+    scene.primary.at_once = False
+    guest = scene.guest().wants()
+    response = ErrorResponse.of("FATAL", "53300", "sorry, too many clients already", detail="so many")
+    scene.attempt.fail_with(ConnectFailure(FailureKind.BUSY, "53300", response.message, response))
+    late(guest, seconds=31)
+    scene.loop.advance(30.0)
+    assert guest.refusal is not None
+    assert (guest.refusal.sqlstate, guest.refusal.message) == ("53300", "sorry, too many clients already")
+
+
+def test_a_full_pool_that_also_could_not_grow_says_why() -> None:
+    scene = Scene(size=2)
+    scene.guest().wants()
+    scene.primary.at_once = False
+    guest = scene.guest().wants()
+    scene.attempt.fail(FailureKind.BUSY, "53300", "sorry, too many clients already")
+    late(guest, seconds=31)
+    scene.loop.advance(30.0)
+    assert guest.refusal is not None
+    assert guest.refusal.message.startswith('pool "user@database" is exhausted: 1 of 2 servers busy')
+    assert guest.refusal.detail == "sorry, too many clients already"

@@ -304,3 +304,14 @@ def test_what_breaks_is_logged(scene: Scene) -> None:
     guest.backend.says("Z")
     assert [level for level, _ in scene.log.lines] == ["error", "info"]
     assert scene.pool.name == "user@database"
+
+
+def test_a_server_whose_reset_ends_after_the_pool_has_shut_is_closed() -> None:
+    scene = Scene(session_mode=True)
+    guest = scene.guest().wants()
+    backend = guest.backend
+    guest.abandons()
+    scene.pool.shut(Refusal("57P01", "shutting down"))
+    assert backend.link.closed
+    backend.says("C:DISCARD-ALL Z")
+    assert scene.figures == (1, 1, 0)
