@@ -31,7 +31,9 @@ from support.dialogue import (
     query,
 )
 from support.model import ModelServer
-from support.relay import Backend, Client, Stage
+from support.relay import Backend, Client, HeldLink, Stage
+
+from protocol.messages.backend import ErrorResponse
 
 NAMES = st.sampled_from(["", "", "a", "b"])
 PORTALS = st.sampled_from(["", "", "", "p"])
@@ -103,6 +105,7 @@ class Talker:
     unsent: deque[bytes]
     breaks_off: bool
     told: bytes = b""
+    lost_server: bool = False
 
     def goes_on(self) -> None:
         if not self.client.gone and not self.client.link.paused:
@@ -123,6 +126,8 @@ class Theatre:
     def __init__(self, stage: Stage, scripts: list[bytes], seed: int) -> None:
         self.stage = stage
         self.random = random.Random(seed)
+        self.chokes = self.random.choice([0.0, 0.0, 0.1])
+        self.losses = self.random.choice([0.0, 0.0, 0.05])
         self.models: dict[int, ModelServer] = {}
         self.unread: dict[int, bytes] = {}
         self.talkers = [self._talker(number, script) for number, script in enumerate(scripts)]
@@ -140,17 +145,49 @@ class Theatre:
             before = self._progress()
             talkers = [talker for talker in self.talkers if not talker.done]
             backends = [backend for backend in self.stage.backends if not backend.link.closed]
-            who = self.random.choice([*talkers, *backends, None])
-            if isinstance(who, Talker):
-                who.goes_on()
-            elif who is not None:
-                self._serves(who)
-            quiet = 0 if self._progress() != before else quiet + 1
             if quiet == 40:
-                for backend in backends:
-                    self._serves(backend, everything=True)
+                self._all_go_on(backends)
+            else:
+                self._one_goes_on(self.random.choice([*talkers, *backends, None]))
+            quiet = 0 if self._progress() != before else quiet + 1
         for talker in self.talkers:
             talker.told += talker.client.link.take()
+
+    def _one_goes_on(self, who: Talker | Backend | None) -> None:
+        what = self.random.random()
+        if who is None:
+            return
+        if what < self.chokes:
+            self._choke(who.client.link if isinstance(who, Talker) else who.link)
+        elif isinstance(who, Talker):
+            who.goes_on()
+        elif what > 1 - self.losses:
+            self._lose(who)
+        else:
+            self._serves(who)
+
+    def _all_go_on(self, backends: list[Backend]) -> None:
+        """Nobody has done anything for a while: now nobody is kept from it."""
+        for link in [talker.client.link for talker in self.talkers] + [backend.link for backend in backends]:
+            if link.choking:
+                self._choke(link)
+        for talker in self.talkers:
+            talker.goes_on()
+        for backend in backends:
+            self._serves(backend, everything=True)
+
+    def _choke(self, link: HeldLink) -> None:
+        """A connection's other end stops reading, or reads again."""
+        if link.choking:
+            link.resume_writing()
+        elif not link.closed:
+            link.pause_writing()
+
+    def _lose(self, backend: Backend) -> None:
+        self.losses = 0.0
+        for talker in self.talkers:
+            talker.lost_server |= talker.client.session.server is backend.connection
+        backend.hangs_up()
 
     def _progress(self) -> tuple[int, ...]:
         return (
@@ -165,9 +202,13 @@ class Theatre:
 
     def _serves(self, backend: Backend, *, everything: bool = False) -> None:
         """The server reads what it was sent and answers, or some more of its answer arrives."""
+        if backend.link.closed:
+            return
         model = self.models.setdefault(backend.pid, ModelServer())
         unread = self.unread.get(backend.pid, b"") + model.answer(backend.link.take())
         size = len(unread) if everything else self.random.randint(0, len(unread))
+        if backend.link.paused:
+            size = 0
         self.unread[backend.pid] = unread[size:]
         if size:
             backend.sends(unread[:size])
@@ -193,6 +234,9 @@ def _cut(script: bytes, source: random.Random) -> list[bytes]:
     return chunks
 
 
+LOST = ErrorResponse.of("FATAL", "08006", "server closed the connection unexpectedly").encode()
+
+
 @settings(max_examples=150)
 @given(
     st.lists(SCRIPTS, min_size=1, max_size=4),
@@ -212,8 +256,9 @@ def test_clients_are_told_what_a_server_of_their_own_would_tell(
     for talker, script in zip(theatre.talkers, scripts, strict=True):
         alone = ModelServer().answer(script)
         note(f"client: {asked(script)}")
-        if talker.breaks_off:
-            assert alone.startswith(talker.told)
+        if talker.breaks_off or talker.lost_server:
+            assert alone.startswith(talker.told.removesuffix(LOST))
+            assert talker.client.gone
         else:
             assert heard(talker.told) == heard(alone)
             assert talker.told == alone
