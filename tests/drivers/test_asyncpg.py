@@ -22,6 +22,7 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
         yield pool
 
 
+@pytest.mark.smoke
 async def test_many_tasks_share_the_drivers_pool(pool: Pool, accounts: str) -> None:
     async def work(number: int) -> None:
         for turn in range(10):

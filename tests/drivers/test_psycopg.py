@@ -140,6 +140,7 @@ def test_more_statements_than_the_driver_keeps(database: Database) -> None:
     in_threads(work)
 
 
+@pytest.mark.smoke
 def test_pipelines(database: Database, accounts: str) -> None:
     def work(number: int) -> None:
         with psycopg.connect(database.url, autocommit=True) as connection:

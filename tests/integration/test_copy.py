@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 import pytest
-from drivers.dialogue import Open, answer, ask, busy, login, run, same, say, tell
+from drivers.dialogue import Open, answer, ask, busy, close, login, run, same, say, tell
 from support.proxy import PgsluiceProcess
 
 from protocol.messages import backend
@@ -57,6 +57,7 @@ async def test_in_and_out_by_simple_query(postgres: PostgresServer, proxied: Pgs
     assert told[3:8] == ["H", "d 1\tone\n", "d 2\ttwo\n", "d 3\tthree\n", "c"]
 
 
+@pytest.mark.smoke
 async def test_everything_in_one_write(postgres: PostgresServer, proxied: PgsluiceProcess) -> None:
     async def story(open_client: Open) -> list[str]:
         client = await open_client()
@@ -231,6 +232,25 @@ async def test_other_messages_while_copying_in(postgres: PostgresServer, proxied
     told = await same(story, postgres, proxied)
     assert "FATAL" in told[-1]
     assert postgres.psql("SELECT a FROM goods") == "1\n2"
+
+
+async def test_anything_else_behind_an_early_sync(postgres: PostgresServer, proxied: PgsluiceProcess) -> None:
+    async def story(open_client: Open) -> list[str]:
+        told = []
+        for name in b"", b"named":
+            client = await open_client()
+            begin = Parse(name, IN), *run(name), Sync()
+            await client.send(*begin, CopyData(b"%d\tx\n" % len(name)), CopyDone(), close(name), Sync())
+            told += await answer(client)
+            await client.send(Parse(b"again", IN), *run(b"again"), Sync(), Query(b"SELECT 1"))
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    told += tell([await client.receive()])
+        return told + await say(await open_client(), "DELETE FROM goods")
+
+    told = await same(story, postgres, proxied)
+    assert sum("FATAL" in line for line in told) == 2
+    await both_servers_serve(proxied)
 
 
 # --- size, and clients that go ----------------------------------------------------------------------

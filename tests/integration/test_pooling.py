@@ -63,6 +63,7 @@ async def crowd(transactions: PgsluiceProcess) -> AsyncIterator[list[WireConnect
 # --- transaction mode -------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_a_crowd_needs_no_more_servers_than_the_pool_has(
     postgres: PostgresServer, transactions: PgsluiceProcess, crowd: list[WireConnection]
 ) -> None:

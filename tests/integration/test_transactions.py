@@ -187,6 +187,7 @@ async def test_notices_come_where_they_belong(postgres: PostgresServer, proxied:
 # --- pipelines --------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 async def test_an_error_in_the_middle_of_a_pipeline(
     postgres: PostgresServer, proxied: PgsluiceProcess, ledger: str
 ) -> None:
